@@ -1,0 +1,118 @@
+//! What no type can refuse.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::layers::Fault;
+use super::{AwsSource, Config, Source, SourceKind};
+use crate::kafka::client::RESERVED;
+
+/// Everything that is wrong, by key.
+pub fn faults(config: &Config) -> Vec<Fault> {
+    let mut faults = Faults(Vec::new());
+    let kafka = &config.kafka;
+    faults.unless(
+        !kafka.bootstrap_servers.trim().is_empty(),
+        "kafka.bootstrap_servers",
+        "is empty; host:port is needed",
+    );
+    faults.within("kafka.partitions", i64::from(kafka.partitions), 1, 10_000);
+    faults.within("kafka.sweep_partitions", i64::from(kafka.sweep_partitions), 1, 10_000);
+    let replicas = kafka.replication_factor;
+    let message = format!("{replicas} is not allowed: -1 (the brokers' default) or at least 1");
+    faults.unless(replicas == -1 || replicas >= 1, "kafka.replication_factor", message);
+    let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3600));
+    faults.between("kafka.transaction_timeout", kafka.transaction_timeout, second, hour);
+    for name in kafka.properties.keys() {
+        if let Some((_, why)) = RESERVED.iter().find(|(reserved, _)| reserved == name) {
+            faults.add(&format!("kafka.properties.{name}"), format!("must not be set: {why}"));
+        }
+    }
+    let topics = &kafka.topics;
+    let names = [&topics.raw, &topics.sweeps, &topics.events, &topics.state, &topics.dead_letters, &topics.health];
+    let distinct: BTreeSet<_> = names.iter().collect();
+    faults.unless(distinct.len() == names.len(), "kafka.topics", "two topics have the same name; six are needed");
+    if let Some(registry) = &config.registry {
+        let is_http = registry.url.starts_with("http://") || registry.url.starts_with("https://");
+        faults.unless(is_http, "registry.url", format!("{:?} is not an http:// or https:// address", registry.url));
+    }
+    let mapper = &config.mapper;
+    faults.unless(!mapper.group_id.is_empty(), "mapper.group_id", "is empty; a name is needed");
+    let limit = kafka.transaction_timeout / 2;
+    faults.between("mapper.commit_interval", mapper.commit_interval, Duration::from_millis(1), limit);
+    faults.between("collector.commit_interval", config.collector.commit_interval, Duration::ZERO, limit);
+    let most = kafka.max_message_bytes.saturating_sub(64 << 10);
+    faults.unless(
+        mapper.max_record_bytes.get() <= most,
+        "mapper.max_record_bytes",
+        format!("{} is more than kafka.max_message_bytes less 64 KiB ({most})", mapper.max_record_bytes),
+    );
+    let mut seen = BTreeSet::new();
+    for (index, source) in config.collector.sources.iter().enumerate() {
+        let key = format!("collector.sources.{index}");
+        check_source(source, &key, &mut faults);
+        if !seen.insert(&source.name) {
+            faults.add(&format!("{key}.name"), format!("{:?} is the name of another source too", source.name));
+        }
+    }
+    faults.0
+}
+
+fn check_source(source: &Source, key: &str, faults: &mut Faults) {
+    faults.unless(!source.name.is_empty(), &format!("{key}.name"), "is empty; a name is needed");
+    let week = Duration::from_secs(7 * 24 * 3600);
+    faults.between(&format!("{key}.interval"), source.interval, Duration::from_secs(10), week);
+    if let SourceKind::Aws(aws) = &source.kind {
+        check_aws(aws, &format!("{key}.aws"), faults);
+    }
+}
+
+fn check_aws(aws: &AwsSource, key: &str, faults: &mut Faults) {
+    faults.unless(!aws.regions.is_empty(), &format!("{key}.regions"), "is empty; name at least one, as in eu-west-1");
+    for (index, region) in aws.regions.iter().enumerate() {
+        let message = format!("{region:?} is not the name of a region, as in eu-west-1 or us-gov-east-1");
+        faults.unless(is_region(region), &format!("{key}.regions.{index}"), message);
+    }
+    faults.within(&format!("{key}.page_size"), i64::from(aws.page_size.0), 5, 1000);
+    for (index, account) in aws.accounts.iter().enumerate() {
+        let message =
+            format!("{:?} is not the ARN of a role, as in arn:aws:iam::123456789012:role/rollcall", account.role_arn);
+        faults.unless(account.id().is_some(), &format!("{key}.accounts.{index}.role_arn"), message);
+    }
+}
+
+/// Letters, a dash and more letters, at last a number: `eu-west-1`, `us-gov-east-1`.
+fn is_region(name: &str) -> bool {
+    let parts: Vec<_> = name.split('-').collect();
+    let Some((number, words)) = parts.split_last() else { return false };
+    let is_word = |word: &&str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase());
+    words.len() >= 2 && words.iter().all(|word| is_word(&word)) && number.parse::<u8>().is_ok()
+}
+
+struct Faults(Vec<Fault>);
+
+impl Faults {
+    fn add(&mut self, key: &str, message: impl Into<String>) {
+        let (key, message) = (key.to_owned(), message.into());
+        self.0.push(Fault { key, message });
+    }
+
+    fn unless(&mut self, holds: bool, key: &str, message: impl Into<String>) {
+        if !holds {
+            self.add(key, message);
+        }
+    }
+
+    fn within(&mut self, key: &str, value: i64, least: i64, most: i64) {
+        self.unless((least..=most).contains(&value), key, format!("{value} is not allowed: {least} to {most}"));
+    }
+
+    fn between(&mut self, key: &str, value: Duration, least: Duration, most: Duration) {
+        let [value_text, least_text, most_text] = [value, least, most].map(humantime::format_duration);
+        self.unless(
+            (least..=most).contains(&value),
+            key,
+            format!("{value_text} is not allowed: {least_text} to {most_text}"),
+        );
+    }
+}

@@ -1,0 +1,466 @@
+//! Configuration: one YAML or JSON file, overridden by `ROLLCALL_*` variables, overridden by flags.
+//!
+//! [`layers`] merges the three into one document and reads it into the types below, which hold what every part of the
+//! program is built from; [`check`] refuses what no type can. The documentation of the fields is the reference page.
+
+mod check;
+pub mod layers;
+mod secret;
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use layers::{ConfigError, Override, load};
+pub use secret::Secret;
+
+use crate::profile::encode::Encoding;
+use crate::profile::{Profile, TimeField};
+
+/// Everything that can be configured.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// How this process is called: in client and transactional IDs. Must be unique among the replicas of a stage and the
+    /// same after a restart. Default: the host name.
+    pub instance_id: InstanceId,
+    /// Kafka and its topics.
+    pub kafka: Kafka,
+    /// The schema registry; without one, events are written self-contained.
+    pub registry: Option<Registry>,
+    /// Stage 1.
+    pub collector: Collector,
+    /// Stage 2.
+    pub mapper: Mapper,
+    /// Metrics and health.
+    pub admin: Admin,
+    /// Logs.
+    pub log: Log,
+}
+
+/// A name that Kafka takes in a client ID.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct InstanceId(pub String);
+
+impl Default for InstanceId {
+    fn default() -> Self {
+        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let name = std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty()).unwrap_or(name);
+        let name = name.trim();
+        Self(if name.is_empty() { "rollcall" } else { name }.to_owned())
+    }
+}
+
+/// Kafka.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Kafka {
+    /// Comma-separated `host:port`.
+    pub bootstrap_servers: String,
+    /// Names of the topics.
+    pub topics: Topics,
+    /// Partitions of `raw`, `state` and `events` where `rollcall topics` creates them.
+    pub partitions: i32,
+    /// Partitions of `sweeps` where `rollcall topics` creates it.
+    pub sweep_partitions: i32,
+    /// Replicas of the topics where `rollcall topics` creates them; -1 is the brokers' default.
+    pub replication_factor: i32,
+    /// How long a transaction may take; after that Kafka aborts it.
+    #[serde(with = "duration")]
+    pub transaction_timeout: Duration,
+    /// Largest record that is produced, in bytes; the dead-letter topic must take it.
+    pub max_message_bytes: usize,
+    /// Any property of librdkafka, for all clients: TLS, SASL, timeouts.
+    pub properties: BTreeMap<String, Secret>,
+}
+
+impl Default for Kafka {
+    fn default() -> Self {
+        Self {
+            bootstrap_servers: "localhost:9092".to_owned(),
+            topics: Topics::default(),
+            partitions: 12,
+            sweep_partitions: 12,
+            replication_factor: -1,
+            transaction_timeout: Duration::from_secs(30),
+            max_message_bytes: 8 << 20,
+            properties: BTreeMap::new(),
+        }
+    }
+}
+
+/// Names of the topics.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Topics {
+    /// Raw records.
+    pub raw: String,
+    /// What the collector remembers.
+    pub sweeps: String,
+    /// Change events.
+    pub events: String,
+    /// Latest devices, the mapper's memory.
+    pub state: String,
+    /// Rejected records.
+    pub dead_letters: String,
+    /// Health events.
+    pub health: String,
+}
+
+impl Default for Topics {
+    fn default() -> Self {
+        Self {
+            raw: "ec2.instances.raw".to_owned(),
+            sweeps: "ec2.sweeps".to_owned(),
+            events: "ocsf.device.events".to_owned(),
+            state: "ocsf.device.state".to_owned(),
+            dead_letters: "ec2.instances.dlq".to_owned(),
+            health: "rollcall.health".to_owned(),
+        }
+    }
+}
+
+/// The schema registry (Confluent's REST API).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registry {
+    /// Base address.
+    pub url: String,
+}
+
+/// Stage 1.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Collector {
+    /// What to sweep.
+    pub sources: Vec<Source>,
+    /// Scopes that are swept at the same time, at most.
+    pub concurrency: NonZeroUsize,
+    /// How long pages wait for others to share their transaction.
+    #[serde(with = "duration")]
+    pub commit_interval: Duration,
+}
+
+impl Default for Collector {
+    fn default() -> Self {
+        Self {
+            sources: Vec::new(),
+            concurrency: NonZeroUsize::MIN.saturating_add(15),
+            commit_interval: Duration::from_millis(50),
+        }
+    }
+}
+
+/// Something to sweep.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "WrittenSource", into = "WrittenSource")]
+pub struct Source {
+    /// Unique name; header `source` of its records.
+    pub name: String,
+    /// Header `source-category` of its records.
+    pub category: Option<String>,
+    /// Header `field.<name>` of its records.
+    pub fields: BTreeMap<String, String>,
+    /// Time between two sweeps of a scope.
+    pub interval: Duration,
+    /// Where the instances come from.
+    pub kind: SourceKind,
+}
+
+/// Where instances come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SourceKind {
+    /// The EC2 API.
+    Aws(AwsSource),
+    /// A file, or standard input.
+    File(FileSource),
+    /// An invented fleet.
+    Simulated(SimulatedSource),
+}
+
+/// A [`Source`] as it is written: one of `aws`, `file` and `simulated` says what kind it is.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenSource {
+    name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    category: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    fields: BTreeMap<String, String>,
+    #[serde(default = "five_minutes", with = "duration")]
+    interval: Duration,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    aws: Option<AwsSource>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    file: Option<FileSource>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    simulated: Option<SimulatedSource>,
+}
+
+impl TryFrom<WrittenSource> for Source {
+    type Error = String;
+
+    fn try_from(written: WrittenSource) -> Result<Self, String> {
+        let kind = match (written.aws, written.file, written.simulated) {
+            (Some(aws), None, None) => SourceKind::Aws(aws),
+            (None, Some(file), None) => SourceKind::File(file),
+            (None, None, Some(simulated)) => SourceKind::Simulated(simulated),
+            _ => return Err(format!("source {:?} needs exactly one of aws, file, simulated", written.name)),
+        };
+        Ok(Self {
+            name: written.name,
+            category: written.category,
+            fields: written.fields,
+            interval: written.interval,
+            kind,
+        })
+    }
+}
+
+impl From<Source> for WrittenSource {
+    fn from(source: Source) -> Self {
+        let (mut aws, mut file, mut simulated) = (None, None, None);
+        match source.kind {
+            SourceKind::Aws(kind) => aws = Some(kind),
+            SourceKind::File(kind) => file = Some(kind),
+            SourceKind::Simulated(kind) => simulated = Some(kind),
+        }
+        Self {
+            name: source.name,
+            category: source.category,
+            fields: source.fields,
+            interval: source.interval,
+            aws,
+            file,
+            simulated,
+        }
+    }
+}
+
+fn five_minutes() -> Duration {
+    Duration::from_secs(300)
+}
+
+/// The EC2 API.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AwsSource {
+    /// Regions to sweep, in every account.
+    pub regions: Vec<String>,
+    /// Accounts to sweep; none: the one that the credentials belong to.
+    pub accounts: Vec<Account>,
+    /// Address of the EC2 and STS APIs, where it is not AWS's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint_url: Option<String>,
+    /// Instances a page, 5 to 1000.
+    pub page_size: PageSize,
+}
+
+/// `MaxResults` of DescribeInstances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PageSize(pub i32);
+
+impl Default for PageSize {
+    fn default() -> Self {
+        Self(1000)
+    }
+}
+
+/// An account and how to get into it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Account {
+    /// Role to assume there.
+    pub role_arn: String,
+    /// The secret that the role's trust policy asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_id: Option<Secret>,
+    /// Session name in CloudTrail.
+    #[serde(default = "session_name")]
+    pub session_name: String,
+}
+
+impl Account {
+    /// The account's ID, as the role's ARN has it; `None` where that is not the ARN of a role.
+    pub fn id(&self) -> Option<&str> {
+        let parts: Vec<_> = self.role_arn.splitn(6, ':').collect();
+        let ["arn", partition, "iam", "", account, role] = parts[..] else { return None };
+        let is_account = account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit());
+        (partition.starts_with("aws") && is_account && role.strip_prefix("role/").is_some_and(|name| !name.is_empty()))
+            .then_some(account)
+    }
+}
+
+fn session_name() -> String {
+    "rollcall".to_owned()
+}
+
+/// An AWS account, twelve digits.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "secret::Scalar")]
+pub struct AccountId(pub String);
+
+impl TryFrom<secret::Scalar> for AccountId {
+    type Error = String;
+
+    fn try_from(scalar: secret::Scalar) -> Result<Self, String> {
+        let text = String::from(scalar);
+        if text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            Ok(Self(text))
+        } else {
+            Err(format!("{text:?} is not an account ID: twelve digits"))
+        }
+    }
+}
+
+/// Output of `aws ec2 describe-instances`, or instances one a line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileSource {
+    /// The file; `-` is standard input.
+    pub path: PathBuf,
+    /// Account, where the file does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<AccountId>,
+    /// Region, where the file does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+}
+
+/// An invented fleet that changes from sweep to sweep.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SimulatedSource {
+    /// Instances to begin with.
+    pub instances: usize,
+    /// The same seed invents the same fleet.
+    pub seed: u64,
+}
+
+impl Default for SimulatedSource {
+    fn default() -> Self {
+        Self { instances: 300, seed: 1 }
+    }
+}
+
+/// Stage 2.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mapper {
+    /// The consumer group. One for each profile, with a state topic of its own.
+    pub group_id: String,
+    /// The form of the events.
+    pub profile: Profile,
+    /// The encoding of the events.
+    pub encoding: Encoding,
+    /// What `time` says, in profile `sekoia`.
+    pub time: TimeField,
+    /// Threads that map, each with partitions of its own. Default: one per core.
+    pub engines: NonZeroUsize,
+    /// A transaction is committed when it is this old,
+    #[serde(with = "duration")]
+    pub commit_interval: Duration,
+    /// or has so many records,
+    pub max_batch_records: NonZeroUsize,
+    /// or so many bytes of them.
+    pub max_batch_bytes: NonZeroUsize,
+    /// Largest record that is mapped, in bytes; a larger one is a dead letter.
+    pub max_record_bytes: NonZeroUsize,
+    /// How long a removed device is remembered, so that late news of it cannot bring it back.
+    #[serde(with = "duration")]
+    pub gone_retention: Duration,
+    /// Records of a partition that may be rejected in a row before it is held for somebody to look; 0: any number.
+    pub max_reject_streak: usize,
+}
+
+impl Default for Mapper {
+    fn default() -> Self {
+        let at_least_one = |number| NonZeroUsize::new(number).unwrap_or(NonZeroUsize::MIN);
+        Self {
+            group_id: "rollcall-mapper".to_owned(),
+            profile: Profile::Sekoia,
+            encoding: Encoding::Avro,
+            time: TimeField::Launched,
+            engines: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            commit_interval: Duration::from_millis(100),
+            max_batch_records: at_least_one(10_000),
+            max_batch_bytes: at_least_one(32 << 20),
+            max_record_bytes: at_least_one(1 << 20),
+            gone_retention: Duration::from_secs(7 * 24 * 3600),
+            max_reject_streak: 100,
+        }
+    }
+}
+
+/// Metrics and health.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    /// Where `/metrics`, `/healthz` and `/readyz` are served; empty: nowhere.
+    pub listen: String,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:9464".to_owned() }
+    }
+}
+
+/// Logs, on standard error.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// Which events: a level, or directives as in `info,rollcall::mapper=debug`.
+    pub filter: String,
+    /// Their form.
+    pub format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { filter: "info".to_owned(), format: LogFormat::Auto }
+    }
+}
+
+/// Form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+impl Config {
+    /// Where a mapping comes from.
+    pub fn mapping(&self) -> crate::profile::Mapping {
+        crate::profile::Mapping { profile: self.mapper.profile, time: self.mapper.time }
+    }
+}
+
+/// Durations as people write them: `100ms`, `5m`, `1h 30m`.
+mod duration {
+    use std::time::Duration;
+
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&humantime::format_duration(*duration))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        humantime::parse_duration(&text).map_err(|error| {
+            D::Error::custom(format!("{text:?} is not a duration ({error}); write 100ms, 30s, 5m, 1h 30m or 7d"))
+        })
+    }
+}

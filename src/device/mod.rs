@@ -1,0 +1,194 @@
+//! One EC2 instance, as far as a profile renders it: the middle between raw record and event. Pure.
+//!
+//! Members and types are those of EC2's `Instance` (API version 2016-11-15), read leniently: a member of a wrong type
+//! counts as absent and is named by [`Instance::unreadable`], the rest of the instance stands.
+
+mod lenient;
+pub mod time;
+
+use std::marker::PhantomData;
+
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use serde::de::MapAccess;
+use serde::de::value::MapAccessDeserializer;
+
+use lenient::{AnyObject, Inspect, Lenient};
+pub use lenient::{List, Member, Path, Text};
+
+/// Declares objects of EC2's model: the struct, its lenient reading, and the walk that names what could not be read.
+macro_rules! objects {
+    ($($(#[$doc:meta])* $name:ident<$life:lifetime> { $($member:ident: $kind:ty = $wire:literal,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(default, bound(deserialize = "'de: 'a"))]
+        #[allow(missing_docs)] // The members are EC2's; its API reference describes them.
+        pub struct $name<$life> {
+            #[serde(skip)]
+            record: PhantomData<&$life [u8]>,
+            $(#[serde(rename = $wire)] pub $member: $kind,)*
+        }
+
+        impl<'de: $life, $life> Lenient<'de> for $name<$life> {
+            fn from_map<A: MapAccess<'de>>(map: A) -> Result<Member<Self>, A::Error> {
+                Self::deserialize(MapAccessDeserializer::new(map)).map(Member::Known)
+            }
+        }
+
+        impl Inspect for $name<'_> {
+            fn unreadable(&self, _path: Path<'_>, _report: &mut dyn FnMut(Path<'_>)) {
+                $(self.$member.unreadable(Path::Member(&_path, $wire), _report);)*
+            }
+        }
+    )*};
+}
+
+objects! {
+    /// EC2's `Instance`, with `OwnerId` of its reservation.
+    Instance<'a> {
+        architecture: Text<'a> = "Architecture",
+        block_device_mappings: List<Member<BlockDeviceMapping<'a>>> = "BlockDeviceMappings",
+        hypervisor: Text<'a> = "Hypervisor",
+        iam_instance_profile: Member<AnyObject> = "IamInstanceProfile",
+        image_id: Text<'a> = "ImageId",
+        instance_id: Text<'a> = "InstanceId",
+        instance_type: Text<'a> = "InstanceType",
+        ipv6_address: Text<'a> = "Ipv6Address",
+        launch_time: Member<DateTime<Utc>> = "LaunchTime",
+        network_interfaces: List<Member<NetworkInterface<'a>>> = "NetworkInterfaces",
+        owner_id: Text<'a> = "OwnerId",
+        placement: Member<Placement<'a>> = "Placement",
+        platform: Text<'a> = "Platform",
+        platform_details: Text<'a> = "PlatformDetails",
+        private_dns_name: Text<'a> = "PrivateDnsName",
+        private_ip_address: Text<'a> = "PrivateIpAddress",
+        public_dns_name: Text<'a> = "PublicDnsName",
+        public_ip_address: Text<'a> = "PublicIpAddress",
+        security_groups: List<Member<GroupIdentifier<'a>>> = "SecurityGroups",
+        state: Member<InstanceState<'a>> = "State",
+        subnet_id: Text<'a> = "SubnetId",
+        tags: List<Member<Tag<'a>>> = "Tags",
+        vpc_id: Text<'a> = "VpcId",
+    }
+
+    /// EC2's `InstanceBlockDeviceMapping`.
+    BlockDeviceMapping<'a> {
+        ebs: Member<EbsInstanceBlockDevice<'a>> = "Ebs",
+    }
+
+    /// EC2's `EbsInstanceBlockDevice`.
+    EbsInstanceBlockDevice<'a> {
+        attach_time: Member<DateTime<Utc>> = "AttachTime",
+    }
+
+    /// EC2's `InstanceNetworkInterface`.
+    NetworkInterface<'a> {
+        attachment: Member<NetworkInterfaceAttachment<'a>> = "Attachment",
+        description: Text<'a> = "Description",
+        ipv6_addresses: List<Member<Ipv6Address<'a>>> = "Ipv6Addresses",
+        mac_address: Text<'a> = "MacAddress",
+        network_interface_id: Text<'a> = "NetworkInterfaceId",
+        private_dns_name: Text<'a> = "PrivateDnsName",
+        private_ip_address: Text<'a> = "PrivateIpAddress",
+    }
+
+    /// EC2's `InstanceNetworkInterfaceAttachment`.
+    NetworkInterfaceAttachment<'a> {
+        device_index: Member<i64> = "DeviceIndex",
+        network_card_index: Member<i64> = "NetworkCardIndex",
+    }
+
+    /// EC2's `InstanceIpv6Address`.
+    Ipv6Address<'a> {
+        ipv6_address: Text<'a> = "Ipv6Address",
+        is_primary_ipv6: Member<bool> = "IsPrimaryIpv6",
+    }
+
+    /// EC2's `Placement`.
+    Placement<'a> {
+        availability_zone: Text<'a> = "AvailabilityZone",
+    }
+
+    /// EC2's `GroupIdentifier`.
+    GroupIdentifier<'a> {
+        group_id: Text<'a> = "GroupId",
+        group_name: Text<'a> = "GroupName",
+    }
+
+    /// EC2's `InstanceState`.
+    InstanceState<'a> {
+        name: Text<'a> = "Name",
+    }
+
+    /// EC2's `Tag`.
+    Tag<'a> {
+        key: Text<'a> = "Key",
+        value: Text<'a> = "Value",
+    }
+}
+
+impl<'a> Instance<'a> {
+    /// Reads the value of a raw record.
+    ///
+    /// # Errors
+    /// When it is not one JSON object.
+    pub fn parse(value: &'a str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(value)
+    }
+
+    /// The value of the tag with exactly that key; of several, the least.
+    pub fn tag(&self, key: &str) -> Option<&str> {
+        self.tags.items().filter(|tag| tag.key.text() == Some(key)).filter_map(|tag| tag.value.text()).min()
+    }
+
+    /// The name of the instance's state, as in `running`.
+    pub fn state_name(&self) -> Option<&str> {
+        self.state.known()?.name.text()
+    }
+
+    /// Interfaces by (card, device index, ID), what is missing last.
+    pub fn interfaces_in_order(&self) -> Vec<&NetworkInterface<'a>> {
+        let mut interfaces: Vec<_> = self.network_interfaces.items().collect();
+        interfaces.sort_by_cached_key(|interface| {
+            let attachment = interface.attachment.known();
+            let index = |member: Option<&Member<i64>>| member.and_then(Member::known).copied().unwrap_or(i64::MAX);
+            let card = index(attachment.map(|attachment| &attachment.network_card_index));
+            let device = index(attachment.map(|attachment| &attachment.device_index));
+            let id = interface.network_interface_id.text();
+            (card, device, id.is_none(), id.map(str::to_owned))
+        });
+        interfaces
+    }
+
+    /// Attach time of the first block device that the record lists.
+    pub fn first_attach_time(&self) -> Option<&DateTime<Utc>> {
+        let first = self.block_device_mappings.known()?.first()?;
+        first.known()?.ebs.known()?.attach_time.known()
+    }
+
+    /// The zone, as in `eu-west-1a`.
+    pub fn availability_zone(&self) -> Option<&str> {
+        self.placement.known()?.availability_zone.text()
+    }
+
+    /// The instance's own IPv6 address, else the first of its primary interface.
+    pub fn first_ipv6(&self) -> Option<&str> {
+        self.ipv6_address.text().or_else(|| {
+            let mut addresses: Vec<_> = self.interfaces_in_order().first()?.ipv6_addresses.items().collect();
+            addresses
+                .sort_by_key(|address| (address.is_primary_ipv6.known() != Some(&true), address.ipv6_address.text()));
+            addresses.into_iter().find_map(|address| address.ipv6_address.text())
+        })
+    }
+
+    /// The account: the reservation's owner, else what the collector says that it swept.
+    pub fn account<'b>(&'b self, swept: Option<&'b str>) -> Option<&'b str> {
+        self.owner_id.text().or(swept.filter(|account| !account.is_empty()))
+    }
+
+    /// Calls `report` with the path of each member that is there but cannot be read, as in
+    /// `NetworkInterfaces[].MacAddress`.
+    pub fn unreadable(&self, report: &mut dyn FnMut(Path<'_>)) {
+        Inspect::unreadable(self, Path::Root, report);
+    }
+}

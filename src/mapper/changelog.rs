@@ -1,0 +1,184 @@
+//! Device states as they lie on the state topic, the mapper's memory between runs.
+//!
+//! The value is Avro in single-object encoding (`schemas/device-state.avsc`), so that each record names the schema that
+//! wrote it. Schemas of past releases stay embedded here; one that is not here was written by a newer release.
+
+use std::sync::LazyLock;
+
+use apache_avro::Schema;
+use apache_avro::reader::datum::GenericDatumReader;
+use apache_avro::writer::datum::GenericDatumWriter;
+use serde::{Deserialize, Serialize};
+
+use super::decide::{Known, Removal};
+use super::state::{DeviceState, Life, Rendering};
+use crate::profile::encode::{SINGLE_OBJECT_MARKER, embedded, rabin_fingerprint};
+use crate::profile::{Fingerprint, MAPPING_VERSION, Profile};
+use crate::record::Digest;
+
+static SCHEMA: LazyLock<Schema> = LazyLock::new(|| embedded(include_str!("../../schemas/device-state.avsc")));
+
+/// Why a record of the state topic cannot be taken over. The partition is left alone then.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // The messages tell.
+pub enum StateError {
+    #[error("it is not in Avro's single-object encoding: something else writes to the state topic")]
+    Foreign,
+    #[error("it was written with an unknown schema (fingerprint {0:016x}): by a newer release; upgrade this one")]
+    NewerFormat(u64),
+    #[error("it was written by mapping version {found}, this is version {MAPPING_VERSION}; upgrade this one")]
+    NewerMapping { found: i32 },
+    #[error(
+        "it was written by profile {found:?}, this is {expected:?}; a profile needs a group and a state topic of its own"
+    )]
+    OtherProfile { found: String, expected: &'static str },
+    #[error("it is damaged: {0}")]
+    Damaged(String),
+}
+
+/// `schemas/device-state.avsc`, member for member.
+#[derive(Serialize, Deserialize)]
+#[serde(rename = "DeviceState")]
+struct Written {
+    profile: String,
+    mapping_version: i32,
+    fingerprint: i64,
+    revision: i64,
+    observed_at: i64,
+    raw_offset: i64,
+    first_seen: i64,
+    last_change: i64,
+    #[serde(with = "apache_avro::serde::fixed")]
+    digest: [u8; 16],
+    device: Option<String>,
+    removed: Option<Removal>,
+}
+
+/// Reads and writes device states of one profile.
+pub struct Changelog {
+    profile: Profile,
+    header: Vec<u8>,
+    writer: GenericDatumWriter<'static>,
+    reader: GenericDatumReader<'static>,
+}
+
+impl Changelog {
+    /// States of `profile`.
+    ///
+    /// # Errors
+    /// None with the embedded schema.
+    pub fn new(profile: Profile) -> Result<Self, apache_avro::Error> {
+        Ok(Self {
+            profile,
+            header: [SINGLE_OBJECT_MARKER.as_slice(), &rabin_fingerprint(&SCHEMA)].concat(),
+            writer: GenericDatumWriter::builder(&SCHEMA).build()?,
+            reader: GenericDatumReader::builder(&SCHEMA).build()?,
+        })
+    }
+
+    /// The value of a state record.
+    ///
+    /// # Errors
+    /// None that a state can cause.
+    pub fn encode(&self, state: &DeviceState) -> Result<Vec<u8>, apache_avro::Error> {
+        let (known, device, removed) = match &state.life {
+            Life::Present(rendering) => (Some(rendering.known), Some(rendering.device.to_string()), None),
+            Life::Gone(removal) => (None, None, Some(*removal)),
+        };
+        let written = Written {
+            profile: self.profile.name().to_owned(),
+            mapping_version: MAPPING_VERSION,
+            fingerprint: known.map_or(0, |known| known.fingerprint.0),
+            revision: state.revision,
+            observed_at: state.observed_at,
+            raw_offset: state.raw_offset,
+            first_seen: state.first_seen,
+            last_change: state.last_change,
+            digest: known.map_or([0; 16], |known| known.digest.0),
+            device,
+            removed,
+        };
+        let mut value = self.header.clone();
+        self.writer.write_ser(&mut value, &written)?;
+        Ok(value)
+    }
+
+    /// Reads the value of a state record.
+    ///
+    /// # Errors
+    /// When the record is none of ours, damaged, of another profile, or from a newer release.
+    pub fn decode(&self, value: &[u8]) -> Result<DeviceState, StateError> {
+        let rest = value.strip_prefix(&SINGLE_OBJECT_MARKER).ok_or(StateError::Foreign)?;
+        let (fingerprint, mut datum) = rest.split_first_chunk::<8>().ok_or(StateError::Foreign)?;
+        if *fingerprint != self.header[2..] {
+            return Err(StateError::NewerFormat(u64::from_le_bytes(*fingerprint)));
+        }
+        let damaged = |error: &dyn std::fmt::Display| StateError::Damaged(error.to_string());
+        let written: Written = self.reader.read_deser(&mut datum).map_err(|error| damaged(&error))?;
+        if written.profile != self.profile.name() {
+            return Err(StateError::OtherProfile { found: written.profile, expected: self.profile.name() });
+        }
+        if written.mapping_version > MAPPING_VERSION {
+            return Err(StateError::NewerMapping { found: written.mapping_version });
+        }
+        let life = match (written.device, written.removed) {
+            (Some(device), None) => Life::Present(Rendering {
+                known: Known { digest: Digest(written.digest), fingerprint: Fingerprint(written.fingerprint) },
+                device: device.into(),
+            }),
+            (None, Some(removal)) => Life::Gone(removal),
+            _ => return Err(damaged(&"neither present nor gone")),
+        };
+        Ok(DeviceState {
+            revision: written.revision,
+            observed_at: written.observed_at,
+            raw_offset: written.raw_offset,
+            first_seen: written.first_seen,
+            last_change: written.last_change,
+            life,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(life: Life) -> DeviceState {
+        DeviceState {
+            revision: 3,
+            observed_at: 1_756_218_878_123,
+            raw_offset: 42,
+            first_seen: 1_756_000_000_000,
+            last_change: 1_756_218_878_123,
+            life,
+        }
+    }
+
+    fn present() -> DeviceState {
+        state(Life::Present(Rendering {
+            known: Known { digest: Digest([7; 16]), fingerprint: Fingerprint(-5) },
+            device: r#"{"uid":"i-1"}"#.into(),
+        }))
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let changelog = Changelog::new(Profile::Sekoia).unwrap();
+        for state in [present(), state(Life::Gone(Removal::Absent)), state(Life::Gone(Removal::Terminated))] {
+            assert_eq!(changelog.decode(&changelog.encode(&state).unwrap()), Ok(state));
+        }
+    }
+
+    #[test]
+    fn what_others_wrote_is_refused() {
+        let changelog = Changelog::new(Profile::Sekoia).unwrap();
+        let good = changelog.encode(&present()).unwrap();
+        assert_eq!(changelog.decode(b"{}"), Err(StateError::Foreign));
+        assert_eq!(changelog.decode(b""), Err(StateError::Foreign));
+        let mut newer = good.clone();
+        newer[2] ^= 1;
+        assert!(matches!(changelog.decode(&newer), Err(StateError::NewerFormat(_))));
+        assert!(matches!(changelog.decode(&good[..good.len() - 3]), Err(StateError::Damaged(_))));
+    }
+}

@@ -1,0 +1,286 @@
+//! The mapper's one decision: a raw record and what is known of its device, to what follows. Pure: no clock, no I/O.
+//!
+//! The lifecycle it follows is `docs/mapping.md`, "What counts as a change".
+
+use chrono::DateTime;
+
+use super::state::{DeviceState, Devices, Life, Rendering};
+use crate::device::Instance;
+use crate::profile::diff::{FieldChange, diff};
+use crate::profile::{Device, Fingerprint, Mapping, TERMINATED};
+use crate::record::{AWS_ACCOUNT, AWS_REGION, Digest, RawRecord, partition_for};
+
+/// What an event says of its device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// First seen, or seen again after it was gone.
+    Created,
+    /// Rendered otherwise than in its last event.
+    Updated,
+    /// Terminated, or no longer there.
+    Removed(Removal),
+    /// The same raw record, rendered otherwise by a newer mapping.
+    Remapped,
+}
+
+/// Why a device was removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Removal {
+    /// EC2 said so.
+    Terminated,
+    /// A tombstone said so: EC2 no longer lists it.
+    Absent,
+}
+
+/// Why a record is a dead letter.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // The messages tell.
+pub enum Rejection {
+    #[error("the record has no key; it must be the instance ID")]
+    NoKey,
+    #[error("the key is not UTF-8; it must be the instance ID")]
+    UnreadableKey,
+    #[error("the value has {size} bytes, {limit} are allowed (mapper.max_record_bytes)")]
+    TooLarge { size: usize, limit: usize },
+    #[error("the record lies in partition {found}, its key belongs into {expected} of {partitions} (murmur2)")]
+    Misrouted { found: i32, expected: i32, partitions: i32 },
+    #[error("the value is not UTF-8: {0}")]
+    NotUtf8(std::str::Utf8Error),
+    #[error("the value is not a JSON object: {0}")]
+    NotAnObject(String),
+    #[error("the value has no InstanceId, or one that is not text")]
+    NoInstanceId,
+    #[error("the key is not the value's InstanceId, {instance_id:?}")]
+    ForeignKey { instance_id: String },
+}
+
+impl Rejection {
+    /// A bounded word for metrics and for the header `error-kind`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Rejection::NoKey => "no-key",
+            Rejection::UnreadableKey => "unreadable-key",
+            Rejection::TooLarge { .. } => "too-large",
+            Rejection::Misrouted { .. } => "misrouted",
+            Rejection::NotUtf8(_) => "not-utf8",
+            Rejection::NotAnObject(_) => "not-an-object",
+            Rejection::NoInstanceId => "no-instance-id",
+            Rejection::ForeignKey { .. } => "foreign-key",
+        }
+    }
+}
+
+/// What follows from a record.
+#[derive(Debug)]
+pub enum Decision {
+    /// Nothing: what it says is known.
+    Unchanged,
+    /// Nothing, and records like this one need not be looked at again: they render to the device that is known.
+    Same(Known),
+    /// Nothing: it is older than what the device's last event was made from.
+    Stale,
+    /// An event.
+    Emit(Box<Emission>),
+    /// A dead letter.
+    Reject(Rejection),
+}
+
+/// Raw bytes and rules that together render to the device in the state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    /// Of the raw record.
+    pub digest: Digest,
+    /// Of the mapping.
+    pub fingerprint: Fingerprint,
+}
+
+/// An event to be written, and the state that follows from it.
+#[derive(Debug)]
+pub struct Emission {
+    /// What happened.
+    pub change: Change,
+    /// What differs, for `updated` and `remapped`.
+    pub fields: Vec<FieldChange>,
+    /// The device that is reported.
+    pub device: Device,
+    /// The device's state from now on.
+    pub state: DeviceState,
+}
+
+/// What decides beside the record and the state.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// How instances are rendered.
+    pub mapping: Mapping,
+    /// Partitions of the raw topic.
+    pub partitions: i32,
+    /// Largest value that is parsed, in bytes.
+    pub max_record_bytes: usize,
+}
+
+/// Decides on one record. `unreadable` is called with the path of each member that had to be taken for absent.
+pub fn decide(rules: &Rules, record: &RawRecord<'_>, devices: &Devices, unreadable: &mut dyn FnMut(&str)) -> Decision {
+    let key = match check_envelope(rules, record) {
+        Ok(key) => key,
+        Err(rejection) => return Decision::Reject(rejection),
+    };
+    let state = devices.get(key);
+    let Some(value) = record.value else {
+        return removed(rules, record, state, Removal::Absent);
+    };
+    let account = record.header(AWS_ACCOUNT);
+    let known = Known {
+        digest: Digest::of(value, account, record.header(AWS_REGION)),
+        fingerprint: rules.mapping.fingerprint(),
+    };
+    if state.is_some_and(|state| state.renders_from(known)) {
+        return Decision::Unchanged;
+    }
+    let text = match std::str::from_utf8(value) {
+        Ok(text) => text,
+        Err(error) => return Decision::Reject(Rejection::NotUtf8(error)),
+    };
+    let instance = match Instance::parse(text) {
+        Ok(instance) => instance,
+        Err(error) => return Decision::Reject(Rejection::NotAnObject(error.to_string())),
+    };
+    match instance.instance_id.text() {
+        None => return Decision::Reject(Rejection::NoInstanceId),
+        Some(id) if id != key => {
+            let instance_id = id.to_owned();
+            return Decision::Reject(Rejection::ForeignKey { instance_id });
+        }
+        Some(_) => {}
+    }
+    instance.unreadable(&mut |path| unreadable(&path.to_string()));
+    if instance.state_name() == Some(TERMINATED) {
+        return removed(rules, record, state, Removal::Terminated);
+    }
+    let device = rules.mapping.render(key, &instance, account);
+    seen(record, state, known, device)
+}
+
+/// What can be said of a record without its value's meaning; its key.
+fn check_envelope<'a>(rules: &Rules, record: &RawRecord<'a>) -> Result<&'a str, Rejection> {
+    let key = record.key.filter(|key| !key.is_empty()).ok_or(Rejection::NoKey)?;
+    let text = std::str::from_utf8(key).map_err(|_| Rejection::UnreadableKey)?;
+    let size = record.value.map_or(0, <[u8]>::len);
+    let limit = rules.max_record_bytes;
+    if size > limit {
+        return Err(Rejection::TooLarge { size, limit });
+    }
+    // A foreign partitioner would let one device live in two partitions.
+    let expected = partition_for(key, rules.partitions);
+    if expected != record.partition {
+        return Err(Rejection::Misrouted { found: record.partition, expected, partitions: rules.partitions });
+    }
+    Ok(text)
+}
+
+/// The instance is there, and renders to `device`.
+fn seen(record: &RawRecord<'_>, state: Option<&DeviceState>, known: Known, device: Device) -> Decision {
+    let observed_at = record.observed_at_ms();
+    let json = match device.to_json() {
+        Ok(json) => json,
+        Err(error) => return Decision::Reject(Rejection::NotAnObject(error.to_string())),
+    };
+    let (change, fields, revision, first_seen, last_change) = match state {
+        None => (Change::Created, Vec::new(), 1, observed_at, observed_at),
+        Some(state) if observed_at < state.observed_at => return Decision::Stale,
+        Some(state) => match &state.life {
+            // EC2 serves cached reads: what was terminated does not come back.
+            Life::Gone(Removal::Terminated) => return Decision::Unchanged,
+            Life::Gone(Removal::Absent) if observed_at == state.observed_at => return Decision::Stale,
+            Life::Gone(Removal::Absent) => {
+                (Change::Created, Vec::new(), state.revision + 1, state.first_seen, observed_at)
+            }
+            Life::Present(last) => {
+                let fields = differences(&last.device, &json);
+                if !fields.iter().any(FieldChange::is_loud) {
+                    return Decision::Same(known);
+                }
+                let (change, last_change) = if last.known.digest == known.digest {
+                    (Change::Remapped, state.last_change)
+                } else {
+                    (Change::Updated, observed_at)
+                };
+                (change, fields, state.revision + 1, state.first_seen, last_change)
+            }
+        },
+    };
+    let life = Life::Present(Rendering { known, device: json.into() });
+    Decision::Emit(Box::new(Emission {
+        change,
+        fields,
+        device,
+        state: DeviceState { revision, observed_at, raw_offset: record.offset, first_seen, last_change, life },
+    }))
+}
+
+/// The instance is gone.
+fn removed(rules: &Rules, record: &RawRecord<'_>, state: Option<&DeviceState>, reason: Removal) -> Decision {
+    let observed_at = record.observed_at_ms();
+    let Some((state, last)) = state.and_then(|state| Some((state, state.present()?))) else {
+        return Decision::Unchanged;
+    };
+    if observed_at < state.observed_at {
+        return Decision::Stale;
+    }
+    let device = match rules.mapping.device_from_json(&last.device) {
+        Ok(device) => device,
+        // What this program wrote it can read; a state that it cannot is refused when it is restored.
+        Err(error) => return Decision::Reject(Rejection::NotAnObject(format!("the known device: {error}"))),
+    };
+    Decision::Emit(Box::new(Emission {
+        change: Change::Removed(reason),
+        fields: Vec::new(),
+        device: match reason {
+            Removal::Terminated => device.terminated(),
+            Removal::Absent => device,
+        },
+        state: DeviceState {
+            revision: state.revision + 1,
+            observed_at,
+            raw_offset: record.offset,
+            first_seen: state.first_seen,
+            last_change: observed_at,
+            life: Life::Gone(reason),
+        },
+    }))
+}
+
+/// Differences between two devices in canonical JSON.
+fn differences(before: &str, after: &str) -> Vec<FieldChange> {
+    if before == after {
+        return Vec::new();
+    }
+    let parse = |json| serde_json::from_str(json).unwrap_or_default();
+    diff(&parse(before), &parse(after))
+}
+
+impl Change {
+    /// The header `change`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Change::Created => "created",
+            Change::Updated => "updated",
+            Change::Removed(_) => "removed",
+            Change::Remapped => "remapped",
+        }
+    }
+
+    /// The header `reason`.
+    pub fn reason(self) -> Option<&'static str> {
+        match self {
+            Change::Removed(Removal::Terminated) => Some("terminated"),
+            Change::Removed(Removal::Absent) => Some("absent"),
+            Change::Created | Change::Updated | Change::Remapped => None,
+        }
+    }
+}
+
+/// RFC 3339, UTC, milliseconds: how headers write an instant.
+pub fn rfc3339_ms(ms: i64) -> String {
+    DateTime::from_timestamp_millis(ms).unwrap_or_default().to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
+}

@@ -1,0 +1,108 @@
+//! The record of the events topic: a device, encoded, and in the headers what happened to it.
+
+use chrono::DateTime;
+use serde_json::{Value, json};
+
+use super::decide::{Change, Emission, Rules, rfc3339_ms};
+use super::port::{Destination, Output};
+use crate::profile::MAPPING_VERSION;
+use crate::profile::diff::FieldChange;
+use crate::profile::encode::{EncodeError, Encoder};
+use crate::record::RawRecord;
+
+/// Largest header `diff`, in bytes of JSON.
+const MAX_DIFF_BYTES: usize = 16 * 1024;
+/// Largest header `changed`, in bytes of JSON.
+const MAX_CHANGED_BYTES: usize = 8 * 1024;
+
+/// The event that `emission` is, made from `record`.
+///
+/// # Errors
+/// When the device does not fit the schema of its profile: a fault of this program.
+pub fn record(
+    record: &RawRecord<'_>,
+    emission: &Emission,
+    rules: &Rules,
+    encoder: &Encoder,
+    raw_topic: &str,
+) -> Result<Output, EncodeError> {
+    let state = &emission.state;
+    let observed_at = DateTime::from_timestamp_millis(state.observed_at).unwrap_or_default();
+    let mut headers = vec![("change", emission.change.name().to_owned())];
+    if let Some(reason) = emission.change.reason() {
+        headers.push(("reason", reason.to_owned()));
+    }
+    if matches!(emission.change, Change::Updated | Change::Remapped) {
+        headers.push(("changed", changed(&emission.fields)));
+        headers.push(("diff", diff(&emission.fields)));
+    }
+    headers.extend([
+        ("revision", state.revision.to_string()),
+        ("observed-at", rfc3339_ms(state.observed_at)),
+        ("profile", rules.mapping.profile.name().to_owned()),
+        ("mapping-version", MAPPING_VERSION.to_string()),
+        ("raw-topic", raw_topic.to_owned()),
+        ("raw-partition", record.partition.to_string()),
+        ("raw-offset", record.offset.to_string()),
+    ]);
+    Ok(Output {
+        destination: Destination::Events,
+        partition: record.partition,
+        key: record.key.map(<[u8]>::to_vec),
+        value: Some(encoder.encode(&rules.mapping.event(&emission.device, observed_at))?),
+        headers: headers.into_iter().map(|(name, value)| (name.to_owned(), Some(value.into_bytes()))).collect(),
+    })
+}
+
+/// JSON array of the paths.
+fn changed(fields: &[FieldChange]) -> String {
+    let paths = fields.iter().map(|field| Value::from(field.path.as_str()));
+    capped(paths, MAX_CHANGED_BYTES, |left_out| Value::from(format!("({left_out} more)")))
+}
+
+/// JSON array of `{path, from, to}`.
+fn diff(fields: &[FieldChange]) -> String {
+    let entries = fields.iter().map(|FieldChange { path, from, to }| json!({"path": path, "from": from, "to": to}));
+    capped(entries, MAX_DIFF_BYTES, |left_out| json!({"left_out": left_out}))
+}
+
+/// A JSON array of as many elements as fit, and where some do not, of a note of how many.
+fn capped(elements: impl ExactSizeIterator<Item = Value>, limit: usize, note: impl Fn(usize) -> Value) -> String {
+    let total = elements.len();
+    let mut size = 0;
+    let mut kept: Vec<_> = elements
+        .take_while(|element| {
+            size += element.to_string().len() + 1;
+            size <= limit
+        })
+        .collect();
+    if kept.len() < total {
+        kept.push(note(total - kept.len()));
+    }
+    Value::from(kept).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn field(path: &str, to: Value) -> FieldChange {
+        let from = Value::Null;
+        FieldChange { path: path.to_owned(), from, to }
+    }
+
+    #[test]
+    fn before_and_after_of_each_field_are_told() {
+        let fields = [field("device.ip", json!("1.2.3.4")), field("device.state", json!("running"))];
+        assert_eq!(changed(&fields), r#"["device.ip","device.state"]"#);
+        let told: Value = serde_json::from_str(&diff(&fields)).unwrap();
+        assert_eq!(told[0], json!({"path": "device.ip", "from": null, "to": "1.2.3.4"}));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_counted() {
+        let fields = [field("device.ip", json!("x")), field("device.name", json!("y".repeat(MAX_DIFF_BYTES)))];
+        let told: Value = serde_json::from_str(&diff(&fields)).unwrap();
+        assert_eq!(told[1], json!({"left_out": 1}));
+    }
+}

@@ -1,0 +1,160 @@
+//! What the engine needs of Kafka, at the level of its loop. [`super::kafka_port`] is the real one; a model of Kafka
+//! stands in for it where the engine is tested against every order of failures.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+pub use crate::kafka::Setback;
+use crate::record::RawRecord;
+
+/// The client cannot go on; the engine ends.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Fatal(pub String);
+
+/// Kafka did not answer; the same call may succeed later.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unavailable(pub String);
+
+/// A step of the group's rebalance protocol.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rebalance {
+    /// These partitions are ours now.
+    Assign(Vec<i32>),
+    /// These are to be given up: the group waits for it.
+    Revoke(Vec<i32>),
+    /// These were taken; somebody else may own them already.
+    Lost(Vec<i32>),
+}
+
+/// Which topic an output goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Destination {
+    /// Change events.
+    Events,
+    /// The latest device of each instance, co-partitioned with raw.
+    State,
+    /// Rejected records.
+    DeadLetters,
+}
+
+/// A record to be produced in the open transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// Where to.
+    pub destination: Destination,
+    /// The raw partition that it follows from. State goes to the same number; the rest where there are as many.
+    pub partition: i32,
+    /// Kafka key.
+    pub key: Option<Vec<u8>>,
+    /// Kafka value; `None` is a tombstone.
+    pub value: Option<Vec<u8>>,
+    /// Kafka headers.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+/// Progress of the partitions that are being restored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restored {
+    /// None at the moment.
+    Nothing,
+    /// A record was handed over.
+    Record,
+    /// All that was on this state partition when its restore began has been handed over.
+    Done(i32),
+}
+
+/// Takes a committed record of a state partition: the partition, the instance ID, the state or `None` for forgotten.
+pub type TakeState<'a> = dyn FnMut(i32, &[u8], Option<&[u8]>) + 'a;
+
+/// Kafka, as the engine sees it.
+pub trait Port {
+    /// Hands over the next raw record of a running partition, if one comes in time. Returns early when the group
+    /// rebalances.
+    ///
+    /// # Errors
+    /// When the consumer cannot go on, or its offsets are gone from the topic.
+    fn poll(&mut self, timeout: Duration, take: &mut dyn FnMut(RawRecord<'_>)) -> Result<(), Fatal>;
+
+    /// The next step of a rebalance that is to be acted on.
+    fn rebalance(&mut self) -> Option<Rebalance>;
+
+    /// Joins partitions to the assignment, paused.
+    ///
+    /// # Errors
+    /// When the client refuses.
+    fn assign(&mut self, partitions: &[i32]) -> Result<(), Fatal>;
+
+    /// Gives partitions up.
+    ///
+    /// # Errors
+    /// When the client refuses.
+    fn unassign(&mut self, partitions: &[i32]) -> Result<(), Fatal>;
+
+    /// Delivers from `offset` on; `None` is the beginning.
+    ///
+    /// # Errors
+    /// When the client refuses.
+    fn resume(&mut self, partition: i32, offset: Option<i64>) -> Result<(), Fatal>;
+
+    /// Stops delivering.
+    ///
+    /// # Errors
+    /// When the client refuses.
+    fn pause(&mut self, partitions: &[i32]) -> Result<(), Fatal>;
+
+    /// The group's committed offsets, none of them part of an unfinished transaction; `None` where there is none.
+    ///
+    /// # Errors
+    /// When Kafka does not tell in time.
+    fn committed(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, Option<i64>>, Unavailable>;
+
+    /// Starts to read a state partition, to where it ends now, open transactions included.
+    ///
+    /// # Errors
+    /// When Kafka does not tell the end, or transactions before it are still open.
+    fn restore(&mut self, partition: i32) -> Result<(), Unavailable>;
+
+    /// Stops to read a state partition.
+    fn stop_restore(&mut self, partition: i32);
+
+    /// The next of the restores' progress, if there is any in time.
+    ///
+    /// # Errors
+    /// When the reader cannot go on.
+    fn restored(&mut self, timeout: Duration, take: &mut TakeState<'_>) -> Result<Restored, Fatal>;
+
+    /// Opens a transaction.
+    ///
+    /// # Errors
+    /// See [`Setback`].
+    fn begin(&mut self) -> Result<(), Setback>;
+
+    /// Adds a record to the open transaction.
+    ///
+    /// # Errors
+    /// See [`Setback`].
+    fn produce(&mut self, output: Output) -> Result<(), Setback>;
+
+    /// Commits the open transaction together with the offsets to go on from.
+    ///
+    /// # Errors
+    /// See [`Setback`].
+    fn commit(&mut self, offsets: &BTreeMap<i32, i64>) -> Result<(), Setback>;
+
+    /// Aborts the open transaction; confirmed when it returns `Ok`.
+    ///
+    /// # Errors
+    /// See [`Setback`].
+    fn abort(&mut self) -> Result<(), Setback>;
+
+    /// Replaces the producer. The transaction of its predecessor is settled, either way, when it returns `Ok`.
+    ///
+    /// # Errors
+    /// See [`Setback`].
+    fn renew(&mut self) -> Result<(), Setback>;
+
+    /// Lets time pass without leaving the group; paused partitions only.
+    fn wait(&mut self, duration: Duration);
+}

@@ -1,0 +1,107 @@
+//! How an event is written: JSON, or Avro framed for a schema registry or for none.
+
+use std::sync::LazyLock;
+
+use apache_avro::Schema;
+use apache_avro::rabin::Rabin;
+use apache_avro::writer::datum::GenericDatumWriter;
+use serde::{Deserialize, Serialize};
+
+use super::{Event, Profile};
+
+/// The configured choice.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Encoding {
+    /// Avro: Confluent wire format with a schema registry, single-object encoding without.
+    #[default]
+    Avro,
+    /// One JSON object.
+    Json,
+}
+
+/// What precedes an Avro datum, so that a reader finds the schema that wrote it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// Confluent wire format: a zero byte and the registry's schema ID.
+    Confluent {
+        /// The ID under which the registry knows the schema.
+        schema_id: u32,
+    },
+    /// Avro's single-object encoding: two marker bytes and the fingerprint of the schema.
+    SingleObject,
+}
+
+/// Bytes 0 and 1 of Avro's single-object encoding.
+pub const SINGLE_OBJECT_MARKER: [u8; 2] = [0xC3, 0x01];
+
+/// CRC-64-AVRO of a schema's parsing canonical form, as single-object encoding carries it.
+pub fn rabin_fingerprint(schema: &Schema) -> [u8; 8] {
+    let mut fingerprint = [0; 8];
+    fingerprint.copy_from_slice(&schema.fingerprint::<Rabin>().bytes);
+    fingerprint
+}
+
+/// Parses a schema that the binary carries.
+///
+/// # Panics
+/// When the schema is broken: a fault of the build, which the first test that runs finds.
+pub fn embedded(json: &str) -> Schema {
+    Schema::parse_str(json).expect("an embedded schema is valid")
+}
+
+static SEKOIA: LazyLock<Schema> = LazyLock::new(|| embedded(Profile::Sekoia.schema_json()));
+
+/// An event could not be written by its schema.
+#[derive(Debug, thiserror::Error)]
+#[error("the event cannot be encoded: {0}")]
+pub struct EncodeError(String);
+
+/// Writes events of one profile in one encoding.
+pub struct Encoder {
+    form: Form,
+}
+
+enum Form {
+    Json,
+    Avro { header: Vec<u8>, writer: GenericDatumWriter<'static> },
+}
+
+impl Encoder {
+    /// Events as JSON.
+    pub fn json() -> Self {
+        Self { form: Form::Json }
+    }
+
+    /// Events of `profile` as Avro.
+    ///
+    /// # Errors
+    /// None with the embedded schemas.
+    pub fn avro(profile: Profile, framing: Framing) -> Result<Self, EncodeError> {
+        let schema: &'static Schema = match profile {
+            Profile::Sekoia => &SEKOIA,
+        };
+        let header = match framing {
+            Framing::Confluent { schema_id } => [&[0], schema_id.to_be_bytes().as_slice()].concat(),
+            Framing::SingleObject => [SINGLE_OBJECT_MARKER.as_slice(), &rabin_fingerprint(schema)].concat(),
+        };
+        let writer = GenericDatumWriter::builder(schema).build().map_err(|error| EncodeError(error.to_string()))?;
+        Ok(Self { form: Form::Avro { header, writer } })
+    }
+
+    /// The bytes of one event.
+    ///
+    /// # Errors
+    /// When the event does not fit the schema: a fault of this program, not of the record.
+    pub fn encode(&self, event: &Event<'_>) -> Result<Vec<u8>, EncodeError> {
+        match &self.form {
+            Form::Json => serde_json::to_vec(event).map_err(|error| EncodeError(error.to_string())),
+            Form::Avro { header, writer } => {
+                let mut bytes = Vec::with_capacity(1024);
+                bytes.extend_from_slice(header);
+                writer.write_ser(&mut bytes, event).map_err(|error| EncodeError(error.to_string()))?;
+                Ok(bytes)
+            }
+        }
+    }
+}

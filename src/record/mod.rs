@@ -1,0 +1,97 @@
+//! The raw record: what the collector publishes and the mapper reads.
+//!
+//! Key: the instance ID. Value: one EC2 instance as canonical JSON ([`canonical`]), or null when the instance is gone.
+//! What varies from sweep to sweep (when, by which sweep) is in the headers, so that two sweeps of an unchanged
+//! instance give identical bytes. `schemas/raw-record.md` is the contract for whoever feeds the topic otherwise.
+
+pub mod canonical;
+mod partition;
+
+pub use partition::partition_for;
+
+use chrono::DateTime;
+
+/// When EC2 answered, RFC 3339 with milliseconds. Without it the Kafka timestamp counts.
+pub const OBSERVED_AT: &str = "observed-at";
+/// Identifies the sweep that saw the instance.
+pub const SWEEP_ID: &str = "sweep-id";
+/// The account that was swept, twelve digits.
+pub const AWS_ACCOUNT: &str = "aws-account";
+/// The region that was swept, as in `eu-west-1`.
+pub const AWS_REGION: &str = "aws-region";
+/// The partition of that region, as in `aws` or `aws-cn`.
+pub const AWS_PARTITION: &str = "aws-partition";
+/// Form of the value: [`SCHEMA_VERSION`].
+pub const SCHEMA: &str = "schema";
+/// Name of the configured source.
+pub const SOURCE: &str = "source";
+/// Category of the configured source.
+pub const SOURCE_CATEGORY: &str = "source-category";
+/// Header value of [`SCHEMA`].
+pub const SCHEMA_VERSION: &str = "ec2-instance/1";
+
+/// A record of the raw topic, borrowed from the client's fetch buffer.
+#[derive(Debug, Clone)]
+pub struct RawRecord<'a> {
+    /// Partition of the raw topic.
+    pub partition: i32,
+    /// Offset within it.
+    pub offset: i64,
+    /// Kafka's timestamp, milliseconds since the epoch.
+    pub timestamp_ms: i64,
+    /// The instance ID, if whoever wrote the record kept to the contract.
+    pub key: Option<&'a [u8]>,
+    /// The instance; `None` is a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// In the order of the record.
+    pub headers: Vec<(&'a str, Option<&'a [u8]>)>,
+}
+
+impl<'a> RawRecord<'a> {
+    /// The last header of that name that is text.
+    pub fn header(&self, name: &str) -> Option<&'a str> {
+        let found = self.headers.iter().rev().find(|(header, _)| *header == name)?;
+        std::str::from_utf8(found.1?).ok()
+    }
+
+    /// When the instance was seen, milliseconds since the epoch: the header, else Kafka's timestamp.
+    pub fn observed_at_ms(&self) -> i64 {
+        self.header(OBSERVED_AT)
+            .and_then(|text| DateTime::parse_from_rfc3339(text).ok())
+            .map_or(self.timestamp_ms, |at| at.timestamp_millis())
+    }
+
+    /// Size of key and value, for the bounds of a batch.
+    pub fn len(&self) -> usize {
+        self.key.map_or(0, <[u8]>::len) + self.value.map_or(0, <[u8]>::len)
+    }
+
+    /// Neither key nor value.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Stands for everything of a raw record that a mapping can see: equal digests, equal events.
+///
+/// Collision-resistant, because tags are written by whoever may launch instances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Digest(pub [u8; 16]);
+
+impl Digest {
+    /// Digest of the value and of the headers that the mapping reads.
+    pub fn of(value: &[u8], account: Option<&str>, region: Option<&str>) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(value);
+        for header in [account, region] {
+            // A length first, so that no header can pass for the end of what precedes it.
+            let text = header.unwrap_or_default();
+            hasher.update(&(text.len() as u64).to_le_bytes());
+            hasher.update(text.as_bytes());
+        }
+        hasher.update(&(value.len() as u64).to_le_bytes());
+        let mut digest = [0; 16];
+        digest.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        Self(digest)
+    }
+}

@@ -1,0 +1,4 @@
+//! What the process tells of itself.
+
+pub mod health;
+pub mod metrics;

@@ -1,0 +1,53 @@
+//! The mapping contract, case by case: a raw record in, an event out. `tests/cases/README.md` tells the format.
+
+use std::path::Path;
+
+use chrono::DateTime;
+use rollcall::device::Instance;
+use rollcall::profile::{Mapping, Profile, TimeField};
+use serde_json::Value;
+
+fn cases() -> Vec<(String, Value)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
+    let mut cases: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+        .map(|path| {
+            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+            (name, serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap())
+        })
+        .collect();
+    cases.sort_by(|(a, _), (b, _)| a.cmp(b));
+    cases
+}
+
+#[test]
+fn every_case_of_the_contract_comes_out_as_written() {
+    let cases = cases();
+    assert!(cases.len() >= 60, "only {} cases found", cases.len());
+    let mut wrong = Vec::new();
+    for (name, case) in &cases {
+        let time = if case["options"]["time"] == "observed" { TimeField::Observed } else { TimeField::Launched };
+        let mapping = Mapping { profile: Profile::Sekoia, time };
+        let observed_at = DateTime::parse_from_rfc3339(case["observed_at"].as_str().unwrap()).unwrap().to_utc();
+        let record = case["record"].to_string();
+        let instance = Instance::parse(&record).unwrap();
+        let mut field_errors: Vec<String> = Vec::new();
+        instance.unreadable(&mut |path| field_errors.push(path.to_string()));
+        field_errors.sort();
+        field_errors.dedup();
+        let account = case["headers"]["aws-account"].as_str();
+        let device = mapping.render(instance.instance_id.text().unwrap(), &instance, account);
+        let event = serde_json::to_value(mapping.event(&device, observed_at)).unwrap();
+        if event != case["event"] {
+            wrong.push(format!("{name}: {}\n  expected {}\n  came out {event}", case["title"], case["event"]));
+        }
+        let mut expected: Vec<_> = case["field_errors"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+        expected.sort_unstable();
+        if field_errors != expected {
+            wrong.push(format!("{name}: {}\n  unreadable {field_errors:?}, expected {expected:?}", case["title"]));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+}
