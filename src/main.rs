@@ -1,2 +1,198 @@
-//! stub
-fn main() {}
+//! The program: parses, loads the configuration, starts logging, dispatches, and turns the outcome into an exit code.
+//! Only here are arguments read, and signals.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::Parser;
+use rollcall::cli::{self, Cli, Command};
+use rollcall::collector::{Outcome, Repeat, file};
+use rollcall::config::{self, Config, ConfigError, Override};
+use rollcall::kafka::topics::{self, Admin};
+use rollcall::stage::{Process, unreachable_kafka};
+use rollcall::{admin, demo, render, telemetry};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// What an end is worth.
+const FAILED: u8 = 1;
+const MISCONFIGURED: u8 = 2;
+
+fn main() -> ExitCode {
+    // clap ends the process by itself, with 2, where the usage is wrong.
+    let cli = Cli::parse();
+    let config = match load(&cli) {
+        Ok(mut config) => {
+            // The demo's output is its table.
+            if matches!(cli.command, Command::Demo(_)) && config.log == config::Log::default() {
+                config.log.filter = "error".to_owned();
+            }
+            config
+        }
+        Err(error) => {
+            eprintln!("rollcall: {error}");
+            return ExitCode::from(MISCONFIGURED);
+        }
+    };
+    if let Err(error) = telemetry::log::init(&config.log) {
+        eprintln!("rollcall: log.filter: {:?} is not a filter: {error}", config.log.filter);
+        return ExitCode::from(MISCONFIGURED);
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("rollcall: the runtime cannot be started: {error}");
+            return ExitCode::from(FAILED);
+        }
+    };
+    let outcome = runtime.block_on(dispatch(cli.command, config));
+    // A client that waits for a coordinator that is away must not keep the process.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(code) => code,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("rollcall: {error:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn load(cli: &Cli) -> Result<Config, ConfigError> {
+    let mut overrides: Vec<_> =
+        std::env::vars().filter_map(|(name, value)| Override::from_variable(&name, &value)).collect();
+    overrides.extend(cli.set.iter().cloned());
+    let short = [("kafka.bootstrap_servers", &cli.bootstrap_servers), ("log.filter", &cli.log)];
+    overrides.extend(short.into_iter().filter_map(|(key, value)| Some(Override::new(key, value.as_deref()?, "a flag"))));
+    config::load(cli.config.as_deref(), &overrides)
+}
+
+async fn dispatch(command: Command, config: Config) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Config => {
+            print!("{}", serde_saphyr::to_string(&config)?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Render(args) => render(&args, &config).await,
+        Command::Topics(args) => show_topics(&args, &config).await,
+        Command::Demo(args) => {
+            demo::run(&args, &config, stop_on_signal()?).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Map => {
+            let process = start(config).await?;
+            let partitions = process.check_topics().await?;
+            process.map(partitions).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Collect(args) => {
+            let process = start(config).await?;
+            let partitions = process.check_topics().await?;
+            let repeat = if args.once { Repeat::Times(1) } else { Repeat::Forever };
+            let Outcome { incomplete, .. } = process.collect(partitions, repeat).await?;
+            Ok(if args.once && incomplete > 0 { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
+        }
+        Command::Run => {
+            let process = start(config).await?;
+            let partitions = process.check_topics().await?;
+            let mapping = process.map(partitions);
+            let collecting = async {
+                let collected = process.collect(partitions, Repeat::Forever).await;
+                if collected.is_err() {
+                    process.stop.cancel();
+                }
+                collected
+            };
+            let (mapped, collected) = tokio::join!(mapping, collecting);
+            collected?;
+            mapped?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// A process with its admin port open.
+async fn start(config: Config) -> anyhow::Result<Process> {
+    let stop = stop_on_signal()?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), config = serde_json::to_string(&config)?, "starting");
+    let process = Process::new(config, stop)?;
+    let listen = &process.config.admin.listen;
+    if !listen.is_empty() {
+        let (metrics, health) = (process.metrics.clone(), Arc::clone(&process.health));
+        admin::serve(listen, metrics, health, process.stop.clone()).await?;
+    }
+    Ok(process)
+}
+
+/// Cancelled by SIGINT or SIGTERM. A second one ends the process at once.
+fn stop_on_signal() -> anyhow::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let mut interrupts = signal(SignalKind::interrupt())?;
+    let mut terminations = signal(SignalKind::terminate())?;
+    let token = stop.clone();
+    tokio::spawn(async move {
+        for urgent in [false, true] {
+            tokio::select! {
+                _ = interrupts.recv() => {}
+                _ = terminations.recv() => {}
+            }
+            if urgent {
+                std::process::exit(i32::from(FAILED));
+            }
+            tracing::info!("stopping; a second signal ends at once");
+            token.cancel();
+        }
+    });
+    Ok(stop)
+}
+
+async fn render(args: &cli::Render, config: &Config) -> anyhow::Result<ExitCode> {
+    let text = file::read(&args.input).await?;
+    let name = args.input.display();
+    let instances = file::instances(&text).with_context(|| format!("{name} is not what describe-instances prints"))?;
+    let mut mapping = config.mapping();
+    mapping.profile = args.profile.unwrap_or(mapping.profile);
+    let context = render::Context {
+        observed_at: args.observed_at.unwrap_or_else(chrono::Utc::now),
+        account: args.account.clone(),
+    };
+    let mut output = std::io::BufWriter::new(std::io::stdout().lock());
+    let mut complain = |complaint: String| eprintln!("rollcall: {complaint}");
+    let rendered = render::render(&mapping, &context, &instances, &mut output, &mut complain)?;
+    Ok(if rendered.rejected > 0 { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
+}
+
+async fn show_topics(args: &cli::Topics, config: &Config) -> anyhow::Result<ExitCode> {
+    let kafka = &config.kafka;
+    let admin = Admin::connect(kafka, &config.instance_id.0)?;
+    let wanted = topics::wanted(kafka);
+    let unreachable = || unreachable_kafka(&kafka.bootstrap_servers);
+    if args.create {
+        admin.partitions().await.with_context(unreachable)?;
+        for name in admin.create(&wanted, kafka.replication_factor).await? {
+            println!("{name}: created");
+        }
+    }
+    let found = admin.describe(&wanted).await.with_context(unreachable)?;
+    let differences = topics::differences(&wanted, &found);
+    let mut output = std::io::stdout().lock();
+    for topic in &wanted {
+        let mut troubles = differences.iter().filter(|difference| difference.topic == topic.name).peekable();
+        if troubles.peek().is_none() {
+            let partitions = found.get(&topic.name).map_or(0, |found| found.partitions);
+            writeln!(output, "{}: ok, {partitions} partitions", topic.name)?;
+        }
+        for trouble in troubles {
+            let weight = if trouble.breaks { "error" } else { "warning" };
+            writeln!(output, "{}: {weight}: {}", topic.name, trouble.message)?;
+        }
+    }
+    let is_broken = differences.iter().any(|difference| difference.breaks);
+    Ok(if is_broken { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}

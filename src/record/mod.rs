@@ -27,8 +27,24 @@ pub const SCHEMA: &str = "schema";
 pub const SOURCE: &str = "source";
 /// Category of the configured source.
 pub const SOURCE_CATEGORY: &str = "source-category";
+/// Header `field.<name>`: a field that the source's configuration adds.
+pub const FIELD_PREFIX: &str = "field.";
 /// Header value of [`SCHEMA`].
 pub const SCHEMA_VERSION: &str = "ec2-instance/1";
+
+/// The AWS partition of a region, by its prefix: `aws` unless the name tells another.
+pub fn aws_partition_of(region: &str) -> &'static str {
+    const OTHERS: [(&str, &str); 7] = [
+        ("cn-", "aws-cn"),
+        ("us-gov-", "aws-us-gov"),
+        ("eusc-", "aws-eusc"),
+        ("us-isob-", "aws-iso-b"),
+        ("eu-isoe-", "aws-iso-e"),
+        ("us-isof-", "aws-iso-f"),
+        ("us-iso-", "aws-iso"),
+    ];
+    OTHERS.iter().find(|(prefix, _)| region.starts_with(prefix)).map_or("aws", |(_, partition)| partition)
+}
 
 /// A record of the raw topic, borrowed from the client's fetch buffer.
 #[derive(Debug, Clone)]

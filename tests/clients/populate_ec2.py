@@ -14,8 +14,8 @@ import random
 import _aws
 from botocore.exceptions import ClientError
 
-TYPES = ["t3.micro", "t3.large", "m5.large", "m6i.2xlarge", "c5.xlarge", "c7g.medium", "r5.xlarge", "i3.large", "t4g.nano"]
 ARM_TYPES = ["c7g.medium", "t4g.nano"]
+TYPES = ["t3.micro", "t3.large", "m5.large", "m6i.2xlarge", "c5.xlarge", "r5.xlarge", "i3.large", *ARM_TYPES]
 NAMES = [
     "web-{n}",
     "db-{n}.internal.example.com",
@@ -113,8 +113,12 @@ class Region:
         if number % 7 == 3:
             self._attach_interface(ids[0], request["SubnetId"])
         if count > 1:
-            self._try("aws:* tags", self.ec2.create_tags, Resources=ids,
-                      Tags=[{"Key": "aws:autoscaling:groupName", "Value": f"asg-{number}"}])
+            self._try(
+                "aws:* tags",
+                self.ec2.create_tags,
+                Resources=ids,
+                Tags=[{"Key": "aws:autoscaling:groupName", "Value": f"asg-{number}"}],
+            )
         self._settle(number, ids)
 
     def _attach_interface(self, instance, subnet):

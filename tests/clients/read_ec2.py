@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Print what DescribeInstances says of every instance, one JSON object per line.
 
-{"region": …, "instance": {…}}, the reservation's OwnerId, ReservationId and RequesterId merged into the instance, times in
-ISO 8601.
+{"region": …, "instance": {…}}, the reservation's OwnerId, ReservationId and RequesterId merged into the instance,
+times in ISO 8601.
 """
 
 import argparse
@@ -10,6 +10,8 @@ import datetime
 import json
 
 import _aws
+
+SHARED = ("OwnerId", "ReservationId", "RequesterId")
 
 
 def plain(value):
@@ -24,7 +26,7 @@ def instances(endpoint, region, page_size):
     pages = _aws.client("ec2", endpoint, region).get_paginator("describe_instances")
     for page in pages.paginate(PaginationConfig={"PageSize": page_size}):
         for reservation in page["Reservations"]:
-            shared = {key: reservation[key] for key in ("OwnerId", "ReservationId", "RequesterId") if key in reservation}
+            shared = {key: reservation[key] for key in SHARED if key in reservation}
             for instance in reservation["Instances"]:
                 yield {**instance, **shared}
 

@@ -4,9 +4,9 @@
 {"partition", "offset", "timestamp", "key", "headers": {…}, "value"}
 
 All partitions are read, each to where it ended when the reading began. The first bytes of a value tell its encoding:
-Confluent's wire format is decoded by Confluent's own deserializer with the schema that the registry has under the ID; Avro
-single-object encoding by fastavro with the --schema whose CRC-64-AVRO fingerprint it names; `{` is JSON. No value is null.
-Avro timestamps are printed as milliseconds since 1970, bytes as hexadecimal digits.
+Confluent's wire format is decoded by Confluent's own deserializer with the schema that the registry has under the ID;
+Avro single-object encoding by fastavro with the --schema whose CRC-64-AVRO fingerprint it names; `{` is JSON. No value
+is null. Avro timestamps are printed as milliseconds since 1970, bytes as hexadecimal digits.
 """
 
 import argparse
@@ -54,7 +54,8 @@ class Decoder:
     def _single_object(self, value):
         fingerprint = value[2:10].hex()
         if fingerprint not in self.schemas:
-            raise ValueError(f"no --schema has the fingerprint {fingerprint}; given: {', '.join(self.schemas) or 'none'}")
+            given = ", ".join(self.schemas) or "none"
+            raise ValueError(f"no --schema has the fingerprint {fingerprint}; given: {given}")
         body = io.BytesIO(value[10:])
         decoded = fastavro.schemaless_reader(body, self.schemas[fingerprint], None)
         if rest := body.read():
@@ -89,14 +90,16 @@ def headers_of(message):
 
 def records(args):
     """Every record up to where each partition ended at the start; no consumer group is joined."""
-    consumer = Consumer({
-        "bootstrap.servers": args.bootstrap,
-        "group.id": "unused",
-        "enable.auto.commit": False,
-        "enable.partition.eof": True,
-        "isolation.level": args.isolation,
-        "auto.offset.reset": "error",
-    })
+    consumer = Consumer(
+        {
+            "bootstrap.servers": args.bootstrap,
+            "group.id": "unused",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "isolation.level": args.isolation,
+            "auto.offset.reset": "error",
+        }
+    )
     try:
         topic = consumer.list_topics(args.topic, timeout=TIMEOUT_SECONDS).topics[args.topic]
         if topic.error:
@@ -149,7 +152,7 @@ def main():
     parser.add_argument("--bootstrap", required=True, help="HOST:PORT of a broker")
     parser.add_argument("--topic", required=True)
     parser.add_argument("--registry", default="none", help="URL of the schema registry, or none")
-    parser.add_argument("--schema", action="append", default=[], type=pathlib.Path, help="Avro schema of single objects")
+    parser.add_argument("--schema", action="append", default=[], type=pathlib.Path, help="Avro schema of a value")
     parser.add_argument("--isolation", default="read_committed", choices=["read_committed", "read_uncommitted"])
     args = parser.parse_args()
     decoder = Decoder(args.registry, args.schema)

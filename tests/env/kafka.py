@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Become one Kafka broker (and KRaft controller) on loopback.
 
-The first start in a folder formats it; a later start goes on with the data there. Java replaces this process, so that the
-broker can be stopped or killed by the process ID that the caller got.
+The first start in a folder formats it; a later start goes on with the data there. Java replaces this process, so that
+the broker can be stopped or killed by the process ID that the caller got.
 
 A cluster of three: start nodes 1, 2 and 3, each with its own --port and --dir, and all with the same
 --quorum 1@127.0.0.1:PORT,2@127.0.0.1:PORT,3@127.0.0.1:PORT (the controllers' ports).

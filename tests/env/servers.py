@@ -2,8 +2,8 @@
 """Start the servers of the tests, run a command with their addresses in its environment, stop them.
 
 servers.py [COMMAND ARGUMENT…]: without a command it prints the addresses as `export` lines and waits for Ctrl-C.
-Called by ./dev, with the Python of the test environment, ROLLCALL_TEST_JAVA, ROLLCALL_TEST_JARS and ROLLCALL_TEST_KCAT set.
-The exit code is the command's; 1 if a server failed, 130 or 143 after Ctrl-C or SIGTERM.
+Called by ./dev, with the Python of the test environment; ROLLCALL_TEST_JAVA, ROLLCALL_TEST_JARS and ROLLCALL_TEST_KCAT
+are set. The exit code is the command's; 1 if a server failed, 130 or 143 after Ctrl-C or SIGTERM.
 """
 
 import ctypes
@@ -93,7 +93,10 @@ class Server:
 
 
 def end_with_parent():
-    """In the child: ask Linux to end it even if this program is killed with SIGKILL."""
+    """In the child: ask Linux to end it even if this program is killed with SIGKILL.
+
+    To run code there is safe as long as this program has no threads, so all servers start before the first Kafka client.
+    """
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
@@ -103,7 +106,7 @@ def has_ended(process):
 
 
 def end(processes):
-    """SIGTERM to all and to what they started, SIGKILL to what is still there after some seconds; wait for every one."""
+    """SIGTERM to all and what they started, SIGKILL to what is left after some seconds; wait for every one."""
     for process in processes:
         os.killpg(process.pid, signal.SIGTERM)
     deadline = time.monotonic() + STOP_SECONDS
@@ -169,8 +172,8 @@ def start_all(folder, servers):
     registry_java = [java, "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
     registry_java += [f"-Djava.io.tmpdir={folder / 'registry'}", "-Dquarkus.http.host=127.0.0.1"]
     registry_java += [f"-Dquarkus.http.port={registry_port}", "-jar", runner]
-    ready = lambda: http_answers(f"{registry}/subjects")
-    servers.append(Server("registry", registry_java, ready, folder, {"ENABLE_ACCESS_LOG": "true"}))
+    access_log = {"ENABLE_ACCESS_LOG": "true"}
+    servers.append(Server("registry", registry_java, lambda: http_answers(f"{registry}/subjects"), folder, access_log))
 
     moto = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(ec2_port)]
     # Moto's own list of images has none for arm64.
@@ -186,6 +189,8 @@ def start_all(folder, servers):
         # For tests that start brokers of their own with tests/env/kafka.py.
         "ROLLCALL_TEST_KAFKA_JARS": str(jars / "kafka"),
         "ROLLCALL_TEST_JAVA": java,
+        # The clients' folder is part of the checkout.
+        "PYTHONDONTWRITEBYTECODE": "1",
         # Where a proxy is set, loopback goes past it.
         "NO_PROXY": "127.0.0.1,localhost",
         "no_proxy": "127.0.0.1,localhost",

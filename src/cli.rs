@@ -1,0 +1,116 @@
+//! The command line, as it is written.
+
+use std::path::PathBuf;
+
+use chrono::{DateTime, Utc};
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Override;
+
+/// Takes the roll of an EC2 fleet: every device, every change, once.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100, after_help = AFTER)]
+pub struct Cli {
+    /// Configuration file, YAML or JSON
+    #[arg(short, long, global = true, env = "ROLLCALL_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Set one key of the configuration, as in `mapper.profile=sekoia`; may be repeated
+    #[arg(short, long, global = true, value_name = "KEY=VALUE", value_parser = Override::from_flag)]
+    pub set: Vec<Override>,
+
+    /// Kafka brokers, short for `--set kafka.bootstrap_servers=…`
+    #[arg(short, long, global = true, value_name = "HOST:PORT,…")]
+    pub bootstrap_servers: Option<String>,
+
+    /// What to log, short for `--set log.filter=…`: a level, or `info,rollcall::mapper=debug`
+    #[arg(short, long, global = true, value_name = "FILTER")]
+    pub log: Option<String>,
+
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const AFTER: &str = "Every key of the configuration can also be a variable: ROLLCALL_KAFKA__BOOTSTRAP_SERVERS. \
+Flags win over variables, variables over the file.\n\n\
+Exit codes: 0 done, 2 usage or configuration, 1 anything else.";
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Sweep the sources and publish raw records
+    Collect(Collect),
+    /// Map raw records to change events
+    Map,
+    /// Collect and map in one process
+    Run,
+    /// Show both stages at work on an invented fleet, without Kafka, AWS or network
+    Demo(Demo),
+    /// Map instances from a file to events on standard output, without Kafka
+    Render(Render),
+    /// Show what the topics are and should be, and create them
+    Topics(Topics),
+    /// Print the effective configuration, secrets redacted
+    Config,
+}
+
+/// `collect`.
+#[derive(Debug, Args)]
+pub struct Collect {
+    /// Sweep each scope once, then end: 1 where a sweep was incomplete
+    #[arg(long)]
+    pub once: bool,
+}
+
+/// `demo`.
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Take the fleet from the output of `aws ec2 describe-instances` instead of inventing one; `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    pub from: Option<PathBuf>,
+
+    /// Go on until Ctrl-C
+    #[arg(long)]
+    pub watch: bool,
+
+    /// Sweeps of each scope
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub sweeps: u32,
+
+    /// The same seed invents the same fleet
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// `render`.
+#[derive(Debug, Args)]
+pub struct Render {
+    /// What `aws ec2 describe-instances` prints, or raw records one a line; `-` is standard input
+    #[arg(short, long, value_name = "FILE", default_value = "-")]
+    pub input: PathBuf,
+
+    /// Form of the events; default: as configured
+    #[arg(short, long)]
+    pub profile: Option<crate::profile::Profile>,
+
+    /// When the instances were observed, RFC 3339; default: now
+    #[arg(long, value_name = "TIME")]
+    pub observed_at: Option<DateTime<Utc>>,
+
+    /// Account of instances that do not name their owner
+    #[arg(long, value_name = "ID")]
+    pub account: Option<String>,
+
+    /// Region of instances that do not name their zone
+    #[arg(long, value_name = "REGION")]
+    pub region: Option<String>,
+}
+
+/// `topics`.
+#[derive(Debug, Args)]
+pub struct Topics {
+    /// Create those that do not exist; those that do are never altered
+    #[arg(long)]
+    pub create: bool,
+}

@@ -1,0 +1,251 @@
+//! The topics: what they must be, what they are, and the difference.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::FromClientConfig;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+
+use super::client;
+use crate::config::Kafka;
+
+const ANSWER: Duration = Duration::from_secs(15);
+/// What a dead letter may have beyond its raw record: headers that tell what is wrong.
+const DEAD_LETTER_ROOM: u64 = 64 << 10;
+/// Seven days: the longest outage that is survived without a loss.
+const WEEK_MS: &str = "604800000";
+/// Small segments and eager cleaning, or a restore reads gigabytes of what is long outdated.
+const COMPACTED: [(&str, &str); 4] = [
+    ("cleanup.policy", "compact"),
+    ("segment.bytes", "67108864"),
+    ("min.cleanable.dirty.ratio", "0.1"),
+    ("delete.retention.ms", WEEK_MS),
+];
+
+/// What a topic is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum Role {
+    Raw,
+    Sweeps,
+    Events,
+    State,
+    DeadLetters,
+    Health,
+}
+
+/// A topic as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// What it is for.
+    pub role: Role,
+    /// Its name.
+    pub name: String,
+    /// Its partitions, where it has to be created.
+    pub partitions: i32,
+    /// Its settings.
+    pub settings: Vec<(&'static str, String)>,
+}
+
+/// A topic as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Its partitions.
+    pub partitions: i32,
+    /// Its settings, defaults included; empty where the brokers do not tell.
+    pub settings: BTreeMap<String, String>,
+}
+
+/// A difference between what a topic is and what it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// The topic.
+    pub topic: String,
+    /// What is different, and what to do.
+    pub message: String,
+    /// Whether a guarantee breaks on it: then the stages refuse to start.
+    pub breaks: bool,
+}
+
+/// The topics by the configuration.
+pub fn wanted(kafka: &Kafka) -> Vec<Wanted> {
+    let topics = &kafka.topics;
+    let compacted = || COMPACTED.map(|(name, value)| (name, value.to_owned())).to_vec();
+    let deleted = || vec![("cleanup.policy", "delete".to_owned()), ("retention.ms", WEEK_MS.to_owned())];
+    let raw = vec![
+        ("cleanup.policy", "compact,delete".to_owned()),
+        ("retention.ms", WEEK_MS.to_owned()),
+        ("delete.retention.ms", WEEK_MS.to_owned()),
+    ];
+    let topic = |role, name: &String, partitions, settings| Wanted { role, name: name.clone(), partitions, settings };
+    vec![
+        topic(Role::Raw, &topics.raw, kafka.partitions, raw),
+        topic(Role::Sweeps, &topics.sweeps, kafka.sweep_partitions, compacted()),
+        topic(Role::Events, &topics.events, kafka.partitions, deleted()),
+        topic(Role::State, &topics.state, kafka.partitions, compacted()),
+        topic(Role::DeadLetters, &topics.dead_letters, kafka.partitions, deleted()),
+        topic(Role::Health, &topics.health, 1, deleted()),
+    ]
+}
+
+/// What is different, of the topics that are there and of those that are not. Pure.
+pub fn differences(wanted: &[Wanted], found: &BTreeMap<String, Found>) -> Vec<Difference> {
+    let mut differences = Vec::new();
+    let mut note = |topic: &str, breaks: bool, message: String| {
+        differences.push(Difference { topic: topic.to_owned(), message, breaks });
+    };
+    let by_role = |role| wanted.iter().find(|topic| topic.role == role).and_then(|topic| found.get(&topic.name));
+    for topic in wanted {
+        // Not used by what this release does; created beforehand all the same.
+        let needed = !matches!(topic.role, Role::Sweeps | Role::Health);
+        let Some(is) = found.get(&topic.name) else {
+            note(&topic.name, needed, "does not exist; `rollcall topics --create` creates it".to_owned());
+            continue;
+        };
+        if let Some(policy) = is.settings.get("cleanup.policy") {
+            let is_compacted = policy.contains("compact");
+            match topic.role {
+                Role::State | Role::Sweeps if policy != "compact" => {
+                    note(&topic.name, true, format!("cleanup.policy is {policy}: old devices would be forgotten; set compact"));
+                }
+                Role::Events | Role::DeadLetters if is_compacted => {
+                    note(&topic.name, true, format!("cleanup.policy is {policy}: events would disappear; set delete"));
+                }
+                _ => {}
+            }
+        }
+        for name in ["retention.ms", "delete.retention.ms"] {
+            let least = topic.settings.iter().find(|(setting, _)| *setting == name);
+            let is = is.settings.get(name).and_then(|value| value.parse::<i64>().ok());
+            if let (Some((_, least)), Some(is)) = (least, is)
+                && is >= 0
+                && least.parse().is_ok_and(|least: i64| is < least)
+            {
+                note(&topic.name, false, format!("{name} is {is}: an outage longer than that loses changes; set {least}"));
+            }
+        }
+    }
+    if let (Some(raw), Some(state)) = (by_role(Role::Raw), by_role(Role::State))
+        && raw.partitions != state.partitions
+    {
+        let name = wanted.iter().find(|topic| topic.role == Role::State).map_or("", |topic| &topic.name);
+        note(
+            name,
+            true,
+            format!(
+                "has {} partitions, raw has {}: a device's state must lie in the partition of its records; recreate it",
+                state.partitions, raw.partitions
+            ),
+        );
+    }
+    let limit = |found: Option<&Found>| found?.settings.get("max.message.bytes")?.parse::<u64>().ok();
+    if let (Some(raw), Some(dead)) = (limit(by_role(Role::Raw)), limit(by_role(Role::DeadLetters)))
+        && dead < raw + DEAD_LETTER_ROOM
+    {
+        let name = wanted.iter().find(|topic| topic.role == Role::DeadLetters).map_or("", |topic| &topic.name);
+        let least = raw + DEAD_LETTER_ROOM;
+        note(name, true, format!("max.message.bytes is {dead}: a rejected record might not fit; set at least {least}"));
+    }
+    differences
+}
+
+/// Asks Kafka for topics and their settings, and creates them.
+pub struct Admin {
+    client: AdminClient<DefaultClientContext>,
+}
+
+impl Admin {
+    /// A client that asks and creates.
+    ///
+    /// # Errors
+    /// When librdkafka refuses the configuration.
+    pub fn connect(kafka: &Kafka, client_id: &str) -> Result<Self, KafkaError> {
+        let client = AdminClient::from_config(&client::common(kafka, &format!("{client_id}-admin")))?;
+        Ok(Self { client })
+    }
+
+    /// The partitions of the topics that exist.
+    ///
+    /// # Errors
+    /// When Kafka does not answer.
+    pub async fn partitions(&self) -> Result<BTreeMap<String, i32>, KafkaError> {
+        let client = self.client.inner();
+        let metadata = tokio::task::block_in_place(|| client.fetch_metadata(None, ANSWER))?;
+        let existing = metadata.topics().iter().filter(|topic| topic.error().is_none());
+        Ok(existing.map(|topic| (topic.name().to_owned(), topic.partitions().len() as i32)).collect())
+    }
+
+    /// Partitions and settings of those of the wanted topics that exist.
+    ///
+    /// # Errors
+    /// When Kafka does not answer.
+    pub async fn describe(&self, wanted: &[Wanted]) -> Result<BTreeMap<String, Found>, KafkaError> {
+        let partitions = self.partitions().await?;
+        let existing: Vec<_> = wanted.iter().filter(|topic| partitions.contains_key(&topic.name)).collect();
+        let resources: Vec<_> = existing.iter().map(|topic| ResourceSpecifier::Topic(&topic.name)).collect();
+        let mut settings = BTreeMap::new();
+        if !resources.is_empty() {
+            for resource in self.client.describe_configs(&resources, &options()).await? {
+                match resource {
+                    Ok(resource) => {
+                        let OwnedResourceSpecifier::Topic(name) = resource.specifier else { continue };
+                        let entries = resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?)));
+                        settings.insert(name, entries.collect::<BTreeMap<_, _>>());
+                    }
+                    Err(code) => tracing::warn!(%code, "the settings of a topic cannot be read; they are not checked"),
+                }
+            }
+        }
+        let found = existing.into_iter().map(|topic| {
+            let settings = settings.remove(&topic.name).unwrap_or_default();
+            (topic.name.clone(), Found { partitions: partitions[&topic.name], settings })
+        });
+        Ok(found.collect())
+    }
+
+    /// Creates those of the wanted topics that do not exist; their names.
+    ///
+    /// # Errors
+    /// When Kafka does not answer, or refuses one of them.
+    pub async fn create(&self, wanted: &[Wanted], replicas: i32) -> Result<Vec<String>, KafkaError> {
+        let existing = self.describe(wanted).await?;
+        let largest_raw = wanted
+            .iter()
+            .find(|topic| topic.role == Role::Raw)
+            .and_then(|raw| existing.get(&raw.name)?.settings.get("max.message.bytes")?.parse::<u64>().ok())
+            // The brokers' default.
+            .unwrap_or(1_048_588);
+        let dead_letter_bytes = (largest_raw + DEAD_LETTER_ROOM).to_string();
+        let missing: Vec<_> = wanted.iter().filter(|topic| !existing.contains_key(&topic.name)).collect();
+        let topics: Vec<_> = missing
+            .iter()
+            .map(|topic| {
+                let new = NewTopic::new(&topic.name, topic.partitions, TopicReplication::Fixed(replicas));
+                let new = topic.settings.iter().fold(new, |new, (name, value)| new.set(name, value));
+                match topic.role {
+                    Role::DeadLetters => new.set("max.message.bytes", &dead_letter_bytes),
+                    _ => new,
+                }
+            })
+            .collect();
+        if topics.is_empty() {
+            return Ok(Vec::new());
+        }
+        for result in self.client.create_topics(&topics, &options()).await? {
+            match result {
+                Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}
+                Err((name, code)) => {
+                    tracing::error!(topic = name, %code, "the topic cannot be created");
+                    return Err(KafkaError::AdminOp(code));
+                }
+            }
+        }
+        Ok(missing.into_iter().map(|topic| topic.name.clone()).collect())
+    }
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().operation_timeout(Some(ANSWER)).request_timeout(Some(ANSWER))
+}
