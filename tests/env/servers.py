@@ -95,7 +95,7 @@ class Server:
 def end_with_parent():
     """In the child: ask Linux to end it even if this program is killed with SIGKILL.
 
-    To run code there is safe as long as this program has no threads, so all servers start before the first Kafka client.
+    To run code there is safe while this program has no threads: all servers start before the first Kafka client.
     """
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 

@@ -1,0 +1,221 @@
+//! Topics of a test's own, and plain clients on them: none of the program's own code but its configuration.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use serde_json::{Value, json};
+
+use super::server;
+
+/// Six topics that no other test has.
+#[derive(Debug, Clone)]
+pub struct TestTopics {
+    pub prefix: String,
+    pub partitions: i32,
+}
+
+/// A record that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Read {
+    pub partition: i32,
+    pub offset: i64,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+impl Read {
+    pub fn key(&self) -> &str {
+        std::str::from_utf8(self.key.as_deref().unwrap_or_default()).unwrap()
+    }
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.headers.iter().find(|(header, _)| header == name)?;
+        std::str::from_utf8(value.as_deref()?).ok()
+    }
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(self.value.as_deref().unwrap_or_default()).unwrap()
+    }
+}
+
+impl TestTopics {
+    /// Creates them, with `partitions` each. Raw and dead letters take records of 4 MB.
+    pub fn create(partitions: i32) -> Self {
+        let topics = Self::named(partitions);
+        let count = partitions;
+        let create = |name: &str, policy: &str, bytes: &str| {
+            let topic = topics.name(name);
+            let new = NewTopic::new(&topic, count, TopicReplication::Fixed(1))
+                .set("cleanup.policy", policy)
+                .set("max.message.bytes", bytes);
+            let admin: AdminClient<DefaultClientContext> = client().create().unwrap();
+            let made = futures_executor(admin.create_topics([&new], &AdminOptions::new()));
+            made.unwrap().remove(0).unwrap();
+        };
+        create("raw", "delete", "4000000");
+        create("events", "delete", "1048588");
+        create("state", "compact", "1048588");
+        create("dlq", "delete", "4100000");
+        topics
+    }
+
+    /// Only their names.
+    pub fn named(partitions: i32) -> Self {
+        Self { prefix: format!("t-{}", uuid::Uuid::now_v7().simple()), partitions }
+    }
+
+    pub fn name(&self, topic: &str) -> String {
+        format!("{}.{topic}", self.prefix)
+    }
+
+    /// A configuration on these topics, for the program.
+    pub fn config(&self) -> Value {
+        json!({
+            "instance_id": "test",
+            "kafka": {
+                "bootstrap_servers": server("KAFKA"),
+                "topics": {
+                    "raw": self.name("raw"), "sweeps": self.name("sweeps"), "events": self.name("events"),
+                    "state": self.name("state"), "dead_letters": self.name("dlq"), "health": self.name("health"),
+                },
+                "partitions": self.partitions, "sweep_partitions": self.partitions,
+                // A test that kills does not want to wait for a session to expire.
+                "properties": {"session.timeout.ms": 2000, "heartbeat.interval.ms": 200},
+            },
+            "mapper": {"group_id": self.name("mapper"), "encoding": "json", "engines": 1},
+            "admin": {"listen": "127.0.0.1:0"},
+            "log": {"format": "json", "filter": "info,rollcall=debug"},
+        })
+    }
+}
+
+fn client() -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", server("KAFKA"));
+    config
+}
+
+fn futures_executor<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+/// A producer of raw records, as a foreign one would be: JVM-compatible partitioner, no transactions.
+pub fn producer() -> BaseProducer {
+    let mut config = client();
+    config.set("partitioner", "murmur2_random").set("linger.ms", "5").set("message.max.bytes", "5000000");
+    config.set("queue.buffering.max.messages", "1000000");
+    config.create().unwrap()
+}
+
+/// Produces a raw record by its key; waits while the queue is full.
+pub fn send(
+    producer: &BaseProducer,
+    topic: &str,
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
+    headers: &[(&str, &str)],
+    partition: Option<i32>,
+) {
+    let mut owned = OwnedHeaders::new();
+    for (name, value) in headers {
+        owned = owned.insert(Header { key: name, value: Some(*value) });
+    }
+    let mut record = BaseRecord::<[u8], [u8]>::to(topic).headers(owned);
+    record.key = key;
+    record.payload = value;
+    record.partition = partition;
+    while let Err((error, unsent)) = producer.send(record) {
+        assert!(
+            matches!(error, KafkaError::MessageProduction(rdkafka::types::RDKafkaErrorCode::QueueFull)),
+            "{topic}: {error}"
+        );
+        producer.poll(Duration::from_millis(5));
+        record = unsent;
+    }
+}
+
+pub fn flush(producer: &BaseProducer) {
+    producer.flush(Duration::from_secs(30)).unwrap();
+}
+
+/// Everything on a topic now, in the order of its partitions and offsets.
+pub fn read_all(topic: &str, isolation: &str) -> Vec<Read> {
+    let consumer: BaseConsumer = client()
+        .set("group.id", "test-reader")
+        .set("enable.auto.commit", "false")
+        .set("isolation.level", isolation)
+        .set("enable.partition.eof", "true")
+        .create()
+        .unwrap();
+    let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).unwrap();
+    let partitions: Vec<_> = metadata.topics()[0].partitions().iter().map(|partition| partition.id()).collect();
+    let mut assignment = TopicPartitionList::new();
+    for partition in &partitions {
+        assignment.add_partition_offset(topic, *partition, Offset::Beginning).unwrap();
+    }
+    consumer.assign(&assignment).unwrap();
+    let mut read = Vec::new();
+    let mut open = partitions.len();
+    while open > 0 {
+        match consumer.poll(Duration::from_secs(20)).expect("an answer within 20 s") {
+            Ok(message) => read.push(Read {
+                partition: message.partition(),
+                offset: message.offset(),
+                key: message.key().map(<[u8]>::to_vec),
+                value: message.payload().map(<[u8]>::to_vec),
+                headers: message
+                    .headers()
+                    .map(|headers| {
+                        headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
+                    })
+                    .unwrap_or_default(),
+            }),
+            Err(KafkaError::PartitionEOF(_)) => open -= 1,
+            Err(error) => panic!("{topic}: {error}"),
+        }
+    }
+    read.sort_by_key(|record| (record.partition, record.offset));
+    read
+}
+
+/// What a consumer of the topic may see.
+pub fn read_committed(topic: &str) -> Vec<Read> {
+    read_all(topic, "read_committed")
+}
+
+/// The last value of each key of a compacted topic.
+pub fn table(topic: &str) -> BTreeMap<String, Vec<u8>> {
+    let mut table = BTreeMap::new();
+    for record in read_committed(topic) {
+        match &record.value {
+            Some(value) => drop(table.insert(record.key().to_owned(), value.clone())),
+            None => drop(table.remove(record.key())),
+        }
+    }
+    table
+}
+
+/// The group's committed offsets, by partition.
+pub fn committed(group: &str, topic: &str, partitions: i32) -> BTreeMap<i32, i64> {
+    let consumer: BaseConsumer = client().set("group.id", group).create().unwrap();
+    let mut list = TopicPartitionList::new();
+    list.add_partition_range(topic, 0, partitions - 1);
+    let offsets = consumer.committed_offsets(list, Duration::from_secs(10)).unwrap();
+    let known = offsets.elements();
+    known.iter().filter_map(|element| Some((element.partition(), element.offset().to_raw().filter(|raw| *raw >= 0)?))).collect()
+}
+
+/// Where each partition ends.
+pub fn ends(topic: &str, partitions: i32) -> BTreeMap<i32, i64> {
+    let consumer: BaseConsumer = client().set("group.id", "test-reader").set("isolation.level", "read_uncommitted").create().unwrap();
+    (0..partitions)
+        .map(|partition| (partition, consumer.fetch_watermarks(topic, partition, Duration::from_secs(10)).unwrap().1))
+        .collect()
+}

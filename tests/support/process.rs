@@ -1,0 +1,161 @@
+//! The program as a child process, with its log.
+
+use std::io::{BufRead, BufReader, Read as _, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::NamedTempFile;
+
+/// The program, built by cargo.
+pub fn rollcall() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rollcall"));
+    // What the shell has set must not configure the program under test.
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ROLLCALL_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// A configuration file for the program.
+pub fn config_file(config: &Value) -> NamedTempFile {
+    let mut file = NamedTempFile::new().unwrap();
+    file.write_all(config.to_string().as_bytes()).unwrap();
+    file
+}
+
+/// A stage that runs; killed when dropped.
+pub struct Stage {
+    child: Child,
+    log: Receiver<Value>,
+    /// Everything that was logged and waited past.
+    pub seen: Vec<Value>,
+    _config: NamedTempFile,
+}
+
+impl Stage {
+    /// Starts `rollcall ARGUMENTS` with a configuration that logs JSON.
+    pub fn start(arguments: &[&str], config: &Value) -> Self {
+        Self::start_with_env(arguments, config, &[])
+    }
+
+    pub fn start_with_env(arguments: &[&str], config: &Value, env: &[(&str, &str)]) -> Self {
+        let config = config_file(config);
+        let mut child = rollcall()
+            .args(arguments)
+            .arg("--config")
+            .arg(config.path())
+            .envs(env.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (sender, log) = channel();
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                let event = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                if sender.send(event).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, log, seen: Vec::new(), _config: config }
+    }
+
+    /// Waits for a log event with that message; the event.
+    pub fn wait_for(&mut self, message: &str, limit: Duration) -> Value {
+        self.try_wait_for(&[message], limit).unwrap_or_else(|| panic!("no {message:?} in {limit:?}; log:\n{}", self.tail()))
+    }
+
+    /// Waits for a log event with one of these messages.
+    pub fn try_wait_for(&mut self, messages: &[&str], limit: Duration) -> Option<Value> {
+        let deadline = Instant::now() + limit;
+        loop {
+            match self.log.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(event) => {
+                    self.seen.push(event.clone());
+                    if messages.iter().any(|message| event["message"] == *message) {
+                        return Some(event);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return None,
+            }
+        }
+    }
+
+    /// The last lines of the log.
+    pub fn tail(&mut self) -> String {
+        while let Ok(event) = self.log.try_recv() {
+            self.seen.push(event);
+        }
+        let last = self.seen.len().saturating_sub(30);
+        self.seen[last..].iter().map(|event| format!("{event}\n")).collect()
+    }
+
+    /// Waits until it answers `ok` at `/readyz`.
+    pub fn wait_until_ready(&mut self) {
+        let opened = self.wait_for("admin port open", Duration::from_secs(30));
+        let address = opened["address"].as_str().unwrap().to_owned();
+        super::wait_for("readiness", Duration::from_secs(60), || {
+            assert!(self.child.try_wait().unwrap().is_none(), "it ended; log:\n{}", self.tail());
+            get(&address, "/readyz").filter(|answer| answer.starts_with("HTTP/1.1 200"))
+        });
+    }
+
+    /// The admin port's answer to a GET, once the port is known from the log.
+    pub fn get(&mut self, path: &str) -> String {
+        let opened = self.seen.iter().find(|event| event["message"] == "admin port open").cloned();
+        let opened = opened.unwrap_or_else(|| self.wait_for("admin port open", Duration::from_secs(30)));
+        get(opened["address"].as_str().unwrap(), path).expect("an answer")
+    }
+
+    /// The sum of a metric over the label sets that contain `labels`.
+    pub fn metric(&mut self, name: &str, labels: &str) -> f64 {
+        let text = self.get("/metrics");
+        let lines = text.lines().filter(|line| line.starts_with(name) && line.contains(labels));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Sends a signal by its name, as in `TERM`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits for the end.
+    pub fn wait(&mut self, limit: Duration) -> ExitStatus {
+        super::wait_for("the end of the program", limit, || self.child.try_wait().unwrap())
+    }
+
+    /// SIGTERM, and the exit code.
+    pub fn stop(mut self) -> Option<i32> {
+        self.signal("TERM");
+        self.wait(Duration::from_secs(10)).code()
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn get(address: &str, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
