@@ -65,7 +65,8 @@ fn load(cli: &Cli) -> Result<Config, ConfigError> {
         std::env::vars().filter_map(|(name, value)| Override::from_variable(&name, &value)).collect();
     overrides.extend(cli.set.iter().cloned());
     let short = [("kafka.bootstrap_servers", &cli.bootstrap_servers), ("log.filter", &cli.log)];
-    overrides.extend(short.into_iter().filter_map(|(key, value)| Some(Override::new(key, value.as_deref()?, "a flag"))));
+    overrides
+        .extend(short.into_iter().filter_map(|(key, value)| Some(Override::new(key, value.as_deref()?, "a flag"))));
     config::load(cli.config.as_deref(), &overrides)
 }
 

@@ -121,7 +121,7 @@ impl Process {
         let timeout = kafka.transaction_timeout;
         let producer = tokio::task::block_in_place(|| {
             let mut producer = TransactionalProducer::new(settings, timeout)?;
-            producer.renew()?;
+            producer.initialise(&|| self.stop.is_cancelled())?;
             anyhow::Ok(producer)
         })
         .context("the collector's producer cannot be initialised")?;
@@ -154,12 +154,12 @@ impl Process {
             let process = self.clone();
             let observer = Observer::new(slot, self.metrics.mapper.clone(), self.health.clone());
             std::thread::Builder::new().name(format!("engine-{slot}")).spawn(move || {
+                // One engine less would leave its share to the others without anybody being told. Also when it panics.
+                let _end_of_all = process.stop.clone().drop_guard();
                 let outcome = process.run_engine(slot, partitions, framing, observer);
                 if let Err(error) = &outcome {
                     tracing::error!(engine = slot, error = format!("{error:#}"), "engine ended");
                 }
-                // One engine less would leave its share to the others without anybody being told.
-                process.stop.cancel();
                 let _ = ended.send(outcome);
             })?;
             ends.push(end);
@@ -220,7 +220,8 @@ impl Process {
         };
         let member = format!("{}-{}-{slot}", mapper.group_id, instance_id.0);
         let identity = Identity { group_id: mapper.group_id.clone(), member };
-        let port = KafkaPort::connect(kafka, &identity, partitions.events == partitions.raw)?;
+        let port =
+            KafkaPort::connect(kafka, &identity, partitions.events == partitions.raw, &|| self.stop.is_cancelled())?;
         let changelog = Changelog::new(mapper.profile)?;
         Engine::new(port, rules, encoder, changelog, settings, observer, self.stop.clone()).run()?;
         Ok(())

@@ -6,11 +6,9 @@ use chrono::Utc;
 use serde_json::{Map, Value};
 use tokio::io::AsyncReadExt;
 
-use super::source::{BoxFuture, Page, Pages, Scope, Source, SweepError};
+use super::source::{BoxFuture, Page, Pages, RESERVATION_MEMBERS, Scope, Source, SweepError};
 use crate::config::FileSource;
 
-/// Members of a reservation that every one of its instances gets.
-pub const RESERVATION_MEMBERS: [&str; 3] = ["OwnerId", "ReservationId", "RequesterId"];
 /// Instances a page.
 const PAGE: usize = 1000;
 
@@ -59,7 +57,10 @@ impl Pages for FilePages {
             if self.rest.is_none() {
                 let text = read(&self.path).await.map_err(|error| SweepError::Config(error.to_string()))?;
                 let instances = instances(&text).map_err(|error| {
-                    SweepError::Config(format!("{} is not what describe-instances prints: {error}", self.path.display()))
+                    SweepError::Config(format!(
+                        "{} is not what describe-instances prints: {error}",
+                        self.path.display()
+                    ))
                 })?;
                 self.rest = Some(instances);
             }
@@ -86,7 +87,8 @@ pub async fn read(path: &Path) -> Result<String, std::io::Error> {
             Err(error) => Err(error),
         }
     };
-    read.map(|_| text).map_err(|error| std::io::Error::new(error.kind(), format!("{} cannot be read: {error}", path.display())))
+    read.map(|_| text)
+        .map_err(|error| std::io::Error::new(error.kind(), format!("{} cannot be read: {error}", path.display())))
 }
 
 /// The instances in a text: `{"Reservations": […]}`, or a list of reservations or instances, or one of these a line.

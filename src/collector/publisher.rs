@@ -119,7 +119,8 @@ fn headers(scope: &Scope, sweep_id: &str, labels: &Labels, page: &Page) -> Vec<(
         (record::AWS_PARTITION, scope.region.as_deref().map(record::aws_partition_of)),
     ];
     headers.extend(optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))));
-    headers.extend(labels.fields.iter().map(|(name, value)| (format!("{}{name}", record::FIELD_PREFIX), value.clone())));
+    headers
+        .extend(labels.fields.iter().map(|(name, value)| (format!("{}{name}", record::FIELD_PREFIX), value.clone())));
     headers.into_iter().map(|(name, value)| (name, Some(value.into_bytes()))).collect()
 }
 

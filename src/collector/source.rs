@@ -10,6 +10,9 @@ use serde_json::Value;
 /// A future on the heap, so that sources of several kinds can be swept alike.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// The members of a reservation that go into each of its instances which has none of that name.
+pub const RESERVATION_MEMBERS: [&str; 3] = ["OwnerId", "RequesterId", "ReservationId"];
+
 /// What one sweep covers: a region of an account.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Scope {

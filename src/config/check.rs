@@ -3,9 +3,29 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::layers::Fault;
 use super::{AwsSource, Config, Source, SourceKind};
-use crate::kafka::client::RESERVED;
+
+/// Properties that an operator may not set, with the reason.
+const RESERVED: [(&str, &str); 9] = [
+    ("enable.auto.commit", "offsets are committed in the transaction that holds their events"),
+    ("enable.auto.offset.store", "offsets are committed in the transaction that holds their events"),
+    ("auto.offset.reset", "lost offsets must stop the mapper, not skip records"),
+    ("isolation.level", "aborted records must not be read"),
+    ("enable.idempotence", "transactions need it"),
+    ("acks", "transactions need all replicas"),
+    ("transactional.id", "it is derived from the group and the instance; set instance_id"),
+    ("group.id", "set mapper.group_id"),
+    ("partitioner", "records of one device must meet in one partition"),
+];
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The key, as in `kafka.topics.raw`, or the file.
+    pub key: String,
+    /// What is wrong, with the value, and what is allowed.
+    pub message: String,
+}
 
 /// Everything that is wrong, by key.
 pub fn faults(config: &Config) -> Vec<Fault> {
@@ -86,7 +106,7 @@ fn is_region(name: &str) -> bool {
     let parts: Vec<_> = name.split('-').collect();
     let Some((number, words)) = parts.split_last() else { return false };
     let is_word = |word: &&str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase());
-    words.len() >= 2 && words.iter().all(|word| is_word(&word)) && number.parse::<u8>().is_ok()
+    words.len() >= 2 && words.iter().all(is_word) && number.parse::<u8>().is_ok()
 }
 
 struct Faults(Vec<Fault>);

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::{Config, check};
+use super::Config;
+use super::check::{self, Fault};
 
 /// Prefix of the variables that override the file; `__` separates the parts of a key.
 const PREFIX: &str = "ROLLCALL_";
@@ -55,15 +56,6 @@ impl Override {
 /// What is wrong with a configuration: all that could be found at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError(pub Vec<Fault>);
-
-/// One thing that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
-    /// The key, as in `kafka.topics.raw`, or the file.
-    pub key: String,
-    /// What is wrong, with the value, and what is allowed.
-    pub message: String,
-}
 
 impl std::error::Error for ConfigError {}
 

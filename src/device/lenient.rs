@@ -14,9 +14,10 @@ use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAcces
 use super::time;
 
 /// What a record says of one member.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Member<T> {
     /// Missing, or null, or empty: `""`, `[]` and `{}` say no more than absence does.
+    #[default]
     Absent,
     /// There, but of a type that the member cannot have.
     Bad,
@@ -31,12 +32,6 @@ impl<T> Member<T> {
             Member::Known(value) => Some(value),
             Member::Absent | Member::Bad => None,
         }
-    }
-}
-
-impl<T> Default for Member<T> {
-    fn default() -> Self {
-        Member::Absent
     }
 }
 

@@ -6,19 +6,6 @@ use rdkafka::ClientConfig;
 
 use crate::config::Kafka;
 
-/// Properties that an operator may not set, with the reason.
-pub const RESERVED: [(&str, &str); 9] = [
-    ("enable.auto.commit", "offsets are committed in the transaction that holds their events"),
-    ("enable.auto.offset.store", "offsets are committed in the transaction that holds their events"),
-    ("auto.offset.reset", "lost offsets must stop the mapper, not skip records"),
-    ("isolation.level", "aborted records must not be read"),
-    ("enable.idempotence", "transactions need it"),
-    ("acks", "transactions need all replicas"),
-    ("transactional.id", "it is derived from the group and the instance; set instance_id"),
-    ("group.id", "set mapper.group_id"),
-    ("partitioner", "records of one device must meet in one partition"),
-];
-
 /// What every client of ours has in common.
 pub fn common(kafka: &Kafka, client_id: &str) -> ClientConfig {
     let mut config = ClientConfig::new();

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::FromClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
@@ -108,7 +110,11 @@ pub fn differences(wanted: &[Wanted], found: &BTreeMap<String, Found>) -> Vec<Di
             let is_compacted = policy.contains("compact");
             match topic.role {
                 Role::State | Role::Sweeps if policy != "compact" => {
-                    note(&topic.name, true, format!("cleanup.policy is {policy}: old devices would be forgotten; set compact"));
+                    note(
+                        &topic.name,
+                        true,
+                        format!("cleanup.policy is {policy}: old devices would be forgotten; set compact"),
+                    );
                 }
                 Role::Events | Role::DeadLetters if is_compacted => {
                     note(&topic.name, true, format!("cleanup.policy is {policy}: events would disappear; set delete"));
@@ -123,7 +129,11 @@ pub fn differences(wanted: &[Wanted], found: &BTreeMap<String, Found>) -> Vec<Di
                 && is >= 0
                 && least.parse().is_ok_and(|least: i64| is < least)
             {
-                note(&topic.name, false, format!("{name} is {is}: an outage longer than that loses changes; set {least}"));
+                note(
+                    &topic.name,
+                    false,
+                    format!("{name} is {is}: an outage longer than that loses changes; set {least}"),
+                );
             }
         }
     }

@@ -69,13 +69,31 @@ pub struct TransactionalProducer {
 }
 
 impl TransactionalProducer {
-    /// A producer by `config`, not yet initialised: [`renew`](Self::renew) is the first call.
+    /// A producer by `config`, not yet initialised: [`initialise`](Self::initialise) or [`renew`](Self::renew) is the
+    /// first call.
     ///
     /// # Errors
     /// When librdkafka refuses the configuration.
     pub fn new(config: ClientConfig, timeout: Duration) -> Result<Self, KafkaError> {
         let producer = create(&config)?;
         Ok(Self { config, timeout, producer })
+    }
+
+    /// Initialises the producer, and tries again while Kafka cannot be reached, until `is_stopped`.
+    ///
+    /// # Errors
+    /// [`Setback::Fatal`] where Kafka refuses, or when stopped.
+    pub fn initialise(&mut self, is_stopped: &dyn Fn() -> bool) -> Result<(), Setback> {
+        loop {
+            match self.renew() {
+                Err(setback @ Setback::Renew(_)) if !is_stopped() => {
+                    tracing::warn!(%setback, "waiting for Kafka");
+                    std::thread::sleep(Duration::from_secs(1));
+                }
+                Err(Setback::Renew(cause)) => return Err(Setback::Fatal(cause)),
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Starts over with a new producer. A transaction of its predecessor, here or in a process that died, is settled

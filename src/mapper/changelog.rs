@@ -10,8 +10,7 @@ use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::writer::datum::GenericDatumWriter;
 use serde::{Deserialize, Serialize};
 
-use super::decide::{Known, Removal};
-use super::state::{DeviceState, Life, Rendering};
+use super::state::{DeviceState, Known, Life, Removal, Rendering};
 use crate::profile::encode::{SINGLE_OBJECT_MARKER, embedded, rabin_fingerprint};
 use crate::profile::{Fingerprint, MAPPING_VERSION, Profile};
 use crate::record::Digest;

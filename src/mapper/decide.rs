@@ -4,10 +4,10 @@
 
 use chrono::DateTime;
 
-use super::state::{DeviceState, Devices, Life, Rendering};
+use super::state::{DeviceState, Devices, Known, Life, Removal, Rendering};
 use crate::device::Instance;
 use crate::profile::diff::{FieldChange, diff};
-use crate::profile::{Device, Fingerprint, Mapping, TERMINATED};
+use crate::profile::{Device, Mapping, TERMINATED};
 use crate::record::{AWS_ACCOUNT, AWS_REGION, Digest, RawRecord, partition_for};
 
 /// What an event says of its device.
@@ -21,16 +21,6 @@ pub enum Change {
     Removed(Removal),
     /// The same raw record, rendered otherwise by a newer mapping.
     Remapped,
-}
-
-/// Why a device was removed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Removal {
-    /// EC2 said so.
-    Terminated,
-    /// A tombstone said so: EC2 no longer lists it.
-    Absent,
 }
 
 /// Why a record is a dead letter.
@@ -84,15 +74,6 @@ pub enum Decision {
     Emit(Box<Emission>),
     /// A dead letter.
     Reject(Rejection),
-}
-
-/// Raw bytes and rules that together render to the device in the state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Known {
-    /// Of the raw record.
-    pub digest: Digest,
-    /// Of the mapping.
-    pub fingerprint: Fingerprint,
 }
 
 /// An event to be written, and the state that follows from it.
@@ -284,3 +265,6 @@ impl Change {
 pub fn rfc3339_ms(ms: i64) -> String {
     DateTime::from_timestamp_millis(ms).unwrap_or_default().to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
 }
+
+#[cfg(test)]
+mod tests;

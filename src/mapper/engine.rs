@@ -14,28 +14,25 @@
 //!        └──── keep, drop or restore ◀── renew (outcome unknown)
 //! ```
 
+mod partitions;
+mod setbacks;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::changelog::Changelog;
 use super::dead_letter::{Breaker, BreakerLimits, dead_letter};
-use super::decide::{Decision, Known, Rules, decide};
+use super::decide::{Decision, Rules, decide};
 use super::event;
 use super::observer::Observer;
-use super::port::{Destination, Fatal, Output, Port, Rebalance, Restored, Setback};
-use super::state::{DeviceState, Devices};
+use super::port::{Destination, Fatal, Output, Port, Setback};
+use super::state::{DeviceState, Devices, Known};
 use crate::profile::encode::Encoder;
 use crate::record::RawRecord;
 use tokio_util::sync::CancellationToken;
 
-/// Consecutive transactions that may fail before the process gives up, for its supervisor to see.
-const MAX_SETBACKS: u32 = 20;
-/// Longest pause between two attempts.
-const MAX_BACKOFF: Duration = Duration::from_secs(5);
-/// How long to wait before Kafka is asked again for what it could not tell.
-const RETRY: Duration = Duration::from_millis(200);
-/// How long restoring partitions may hold up running ones, a turn.
-const RESTORE_SLICE: Duration = Duration::from_millis(20);
+/// How long an engine that is restoring waits for a record between two slices.
+const BETWEEN_SLICES: Duration = Duration::from_millis(2);
 /// How long an idle engine waits for a record.
 const IDLE: Duration = Duration::from_millis(100);
 /// Removed devices that one transaction forgets, at most.
@@ -115,6 +112,12 @@ impl Partition {
 
     fn is_running(&self) -> bool {
         self.phase == Phase::Running
+    }
+
+    /// The records of the open transaction will be read again: nothing of them was.
+    fn roll_back(&mut self) {
+        self.devices.roll_back();
+        self.breaker = Breaker::default();
     }
 }
 
@@ -284,7 +287,7 @@ impl<P: Port> Engine<P> {
     /// How long to wait for a record.
     fn patience(&self) -> Duration {
         if self.owned.values().any(|partition| partition.phase == Phase::Restoring) {
-            return Duration::ZERO;
+            return BETWEEN_SLICES;
         }
         match &self.batch {
             Some(batch) => self.mind.settings.commit_interval.saturating_sub(batch.opened.elapsed()),
@@ -374,216 +377,6 @@ impl<P: Port> Engine<P> {
         Ok(())
     }
 
-    // === Setbacks ===
-
-    fn recover(&mut self, setback: Setback) -> Result<(), Fatal> {
-        tracing::warn!(%setback, "transaction failed");
-        self.batch = None;
-        self.setbacks += 1;
-        if self.setbacks > MAX_SETBACKS {
-            return Err(Fatal(format!("{MAX_SETBACKS} transactions in a row failed, the last one: {setback}")));
-        }
-        match setback {
-            Setback::Fatal(cause) => return Err(Fatal(cause)),
-            Setback::Renew(_) => self.renew()?,
-            Setback::Abort(_) => match self.port.abort() {
-                Ok(()) => {
-                    self.mind.observer.aborted();
-                    self.undo()?;
-                }
-                Err(Setback::Fatal(cause)) => return Err(Fatal(cause)),
-                Err(_) => self.renew()?,
-            },
-        }
-        self.port.wait(backoff(self.setbacks));
-        Ok(())
-    }
-
-    /// The abort is confirmed: forget what the transaction taught, and read its records again.
-    fn undo(&mut self) -> Result<(), Fatal> {
-        for (number, partition) in &mut self.owned {
-            if partition.next.take().is_some() {
-                partition.devices.roll_back();
-                if partition.is_running() {
-                    self.port.resume(*number, partition.committed)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// A new producer; then the group's offsets tell whether the transaction was committed.
-    fn renew(&mut self) -> Result<(), Fatal> {
-        self.mind.observer.renewed();
-        let running: Vec<_> = self.owned.iter().filter(|(_, p)| p.is_running()).map(|(number, _)| *number).collect();
-        self.port.pause(&running)?;
-        let mut attempts = 0;
-        let committed = loop {
-            if self.stop.is_cancelled() {
-                return Err(Fatal("stopped while Kafka could not be reached; nothing is lost".to_owned()));
-            }
-            self.mind.observer.beat();
-            let settled = match self.port.renew() {
-                Err(Setback::Fatal(cause)) => return Err(Fatal(cause)),
-                Err(setback) => Err(setback.to_string()),
-                Ok(()) => self.port.committed(&running).map_err(|error| error.to_string()),
-            };
-            match settled {
-                Ok(committed) => break committed,
-                Err(error) => {
-                    attempts += 1;
-                    tracing::warn!(error, attempts, "the producer could not be renewed yet");
-                    self.port.wait(backoff(attempts));
-                }
-            }
-        };
-        for number in running {
-            let committed = committed.get(&number).copied().flatten();
-            let Some(partition) = self.owned.get_mut(&number) else { continue };
-            let next = partition.next.take();
-            if next.is_some() && next == committed {
-                partition.devices.settle();
-                partition.committed = committed;
-            } else if partition.committed == committed {
-                partition.devices.roll_back();
-            } else {
-                // Somebody else moved on from here.
-                *partition = Partition::new();
-                continue;
-            }
-            self.port.resume(number, committed)?;
-        }
-        Ok(())
-    }
-
-    // === Partitions ===
-
-    fn follow(&mut self, step: Rebalance) -> Result<(), Fatal> {
-        match step {
-            Rebalance::Assign(partitions) => {
-                tracing::info!(?partitions, "partitions assigned");
-                if let Some(number) = partitions.iter().find(|number| **number >= self.mind.rules.partitions) {
-                    return Err(Fatal(format!(
-                        "partition {number} was added to {}, which had {} when this process started; keys would move. \
-                         Partitions cannot be added to a running pipeline: create new topics and replay into them",
-                        self.mind.settings.raw_topic, self.mind.rules.partitions
-                    )));
-                }
-                self.port.assign(&partitions)?;
-                for number in partitions {
-                    self.owned.insert(number, Partition::new());
-                }
-                self.mind.observer.joined();
-            }
-            Rebalance::Revoke(partitions) => {
-                tracing::info!(?partitions, "partitions revoked");
-                self.commit()?;
-                self.give_up(&partitions);
-                self.port.unassign(&partitions)?;
-            }
-            Rebalance::Lost(partitions) => {
-                tracing::warn!(?partitions, "partitions lost");
-                self.give_up(&partitions);
-                self.port.unassign(&partitions)?;
-                if self.batch.is_some() {
-                    self.recover(Setback::Abort("partitions of the batch were lost".to_owned()))?;
-                }
-            }
-        }
-        self.report_partitions();
-        Ok(())
-    }
-
-    fn give_up(&mut self, partitions: &[i32]) {
-        for number in partitions {
-            self.port.stop_restore(*number);
-            self.owned.remove(number);
-            self.mind.observer.gave_up(*number);
-        }
-    }
-
-    fn advance_restores(&mut self) -> Result<(), Fatal> {
-        let began = Instant::now();
-        self.begin_restores(began);
-        let mut restoring = self.owned.values().filter(|partition| partition.phase == Phase::Restoring).count();
-        while restoring > 0 && began.elapsed() < RESTORE_SLICE {
-            let timeout = if self.batch.is_some() { Duration::ZERO } else { RESTORE_SLICE };
-            let mut unreadable = None;
-            let (owned, changelog) = (&mut self.owned, &self.mind.changelog);
-            let progress = self.port.restored(timeout, &mut |number, key, value| {
-                if let Some(partition) = owned.get_mut(&number).filter(|partition| partition.phase == Phase::Restoring)
-                {
-                    let taken = restore(partition, changelog, key, value);
-                    unreadable = taken.err().map(|error| (number, error));
-                }
-            })?;
-            match progress {
-                Restored::Nothing => break,
-                Restored::Record => {
-                    self.mind.observer.restored();
-                    if let Some((number, reason)) = unreadable {
-                        restoring -= 1;
-                        self.hold(number, &reason)?;
-                    }
-                }
-                Restored::Done(number) => {
-                    restoring -= 1;
-                    self.start(number)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Begins the restores that can begin: first the group's offsets, then the end of the state partition.
-    fn begin_restores(&mut self, now: Instant) {
-        let is_due = |partition: &Partition| matches!(partition.phase, Phase::Waiting { until } if until <= now);
-        let due: Vec<_> =
-            self.owned.iter().filter(|(_, partition)| is_due(partition)).map(|(number, _)| *number).collect();
-        if due.is_empty() {
-            return;
-        }
-        let offsets = self.port.committed(&due);
-        for number in due {
-            let begun = offsets.clone().and_then(|offsets| {
-                self.port.restore(number)?;
-                Ok(offsets.get(&number).copied().flatten())
-            });
-            let Some(partition) = self.owned.get_mut(&number) else { continue };
-            match begun {
-                Ok(committed) => {
-                    tracing::debug!(partition = number, committed, "restore started");
-                    partition.committed = committed;
-                    partition.phase = Phase::Restoring;
-                }
-                Err(error) => {
-                    tracing::debug!(partition = number, %error, "restore must wait");
-                    partition.phase = Phase::Waiting { until: Instant::now() + RETRY };
-                }
-            }
-        }
-    }
-
-    /// The devices of a partition are there: map its records.
-    fn start(&mut self, number: i32) -> Result<(), Fatal> {
-        let Some(partition) = self.owned.get_mut(&number) else { return Ok(()) };
-        let devices = partition.devices.len();
-        if partition.committed.is_none() && devices > 0 {
-            return Err(Fatal(format!(
-                "partition {number} of {} has no committed offset, but the state topic knows {devices} of its \
-                 devices: the group's offsets were deleted or expired, or the group was renamed. Restore the group's \
-                 name or offsets (kafka-consumer-groups --reset-offsets), or start afresh with an empty state topic",
-                self.mind.settings.raw_topic
-            )));
-        }
-        partition.phase = Phase::Running;
-        let committed = partition.committed;
-        tracing::info!(partition = number, devices, offset = committed, "partition restored");
-        self.port.resume(number, committed)?;
-        self.report_partitions();
-        Ok(())
-    }
-
     fn report_partitions(&self) {
         let restoring = |phase: &Phase| matches!(phase, Phase::Waiting { .. } | Phase::Restoring);
         let count = |is: &dyn Fn(&Phase) -> bool| self.owned.values().filter(|partition| is(&partition.phase)).count();
@@ -594,19 +387,4 @@ impl<P: Port> Engine<P> {
             self.owned.values().map(|partition| partition.devices.len()).sum(),
         );
     }
-}
-
-fn restore(partition: &mut Partition, changelog: &Changelog, key: &[u8], value: Option<&[u8]>) -> Result<(), String> {
-    let about = |error: &dyn std::fmt::Display| {
-        format!("a record of the state topic cannot be taken over, key {:?}: {error}", String::from_utf8_lossy(key))
-    };
-    let id = std::str::from_utf8(key).map_err(|error| about(&error))?;
-    let state = value.map(|value| changelog.decode(value)).transpose().map_err(|error| about(&error))?;
-    partition.devices.restore(id, state);
-    Ok(())
-}
-
-/// 50 ms, doubled with each failure, up to five seconds.
-fn backoff(failures: u32) -> Duration {
-    Duration::from_millis(50).saturating_mul(1 << failures.min(10)).min(MAX_BACKOFF)
 }

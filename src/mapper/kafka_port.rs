@@ -21,8 +21,8 @@ use crate::config::{Kafka, Topics};
 use crate::kafka::{Message, TransactionalProducer, client};
 use crate::record::RawRecord;
 
-/// How long Kafka may take to answer a question.
-const ANSWER: Duration = Duration::from_secs(2);
+/// How long Kafka may take to answer a question. Short, since running partitions wait meanwhile; it is asked again.
+const ANSWER: Duration = Duration::from_millis(500);
 /// How long a seek may take: it is local but for a wait on the fetcher.
 const SEEK: Duration = Duration::from_secs(10);
 
@@ -78,13 +78,18 @@ impl KafkaPort {
     /// Initialises the producer, which ends a predecessor's transaction, then joins the group.
     ///
     /// # Errors
-    /// When a client's configuration is refused, or Kafka refuses the transactional ID.
-    pub fn connect(kafka: &Kafka, identity: &Identity, aligned_events: bool) -> Result<Self, Setback> {
+    /// When a client's configuration is refused, Kafka refuses the transactional ID, or `is_stopped` meanwhile.
+    pub fn connect(
+        kafka: &Kafka,
+        identity: &Identity,
+        aligned_events: bool,
+        is_stopped: &dyn Fn() -> bool,
+    ) -> Result<Self, Setback> {
         let refused = |error: KafkaError| Setback::Fatal(error.to_string());
         let Identity { group_id, member } = identity;
         let producer_config = client::producer(kafka, member, Duration::from_millis(5));
         let mut producer = TransactionalProducer::new(producer_config, kafka.transaction_timeout).map_err(refused)?;
-        producer.renew()?;
+        producer.initialise(is_stopped)?;
         let context = Rebalances { steps: Mutex::default(), closing: AtomicBool::new(false) };
         let config = client::member(kafka, member, group_id);
         let consumer = BaseConsumer::from_config_and_context(&config, context).map_err(refused)?;

@@ -28,10 +28,6 @@ impl Observer {
         self.health.beat(&self.name);
     }
 
-    pub(super) fn joined(&self) {
-        self.health.ready(&self.name);
-    }
-
     pub(super) fn field_error(&self, field: &str) {
         tracing::debug!(field, "member unreadable, taken for absent");
         self.metrics.field_errors.with_label_values(&[field]).inc();

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::decide::{Known, Removal};
+use crate::profile::Fingerprint;
+use crate::record::Digest;
 
 /// What is known of a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +38,25 @@ pub struct Rendering {
     pub known: Known,
     /// Canonical JSON.
     pub device: Box<str>,
+}
+
+/// Raw bytes and rules that together render to the device in the state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    /// Of the raw record.
+    pub digest: Digest,
+    /// Of the mapping.
+    pub fingerprint: Fingerprint,
+}
+
+/// Why a device was removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Removal {
+    /// EC2 said so.
+    Terminated,
+    /// A tombstone said so: EC2 no longer lists it.
+    Absent,
 }
 
 impl DeviceState {

@@ -38,10 +38,10 @@ impl Intercept for Capture {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let response = context.response();
-        let captured = response.body().bytes().map(|body| Captured {
-            body: body.to_vec(),
-            date: response.headers().get("date").map(str::to_owned),
-        });
+        let captured = response
+            .body()
+            .bytes()
+            .map(|body| Captured { body: body.to_vec(), date: response.headers().get("date").map(str::to_owned) });
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = captured;
         Ok(())
     }

@@ -7,7 +7,6 @@ mod capture;
 mod shape;
 pub mod xml;
 
-
 use aws_config::SdkConfig;
 use aws_config::sts::AssumeRoleProvider;
 use aws_sdk_ec2::config::Region;
@@ -82,13 +81,14 @@ impl Ec2 {
         let client = aws_sdk_sts::Client::new(self.base().await);
         let identity = client.get_caller_identity().send().await;
         let identity = identity.map_err(|error| classify("GetCallerIdentity", error))?;
-        identity.account.ok_or_else(|| SweepError::Unavailable("GetCallerIdentity: the answer names no account".to_owned()))
+        identity
+            .account
+            .ok_or_else(|| SweepError::Unavailable("GetCallerIdentity: the answer names no account".to_owned()))
     }
 }
 
 async fn assume(account: &Account, base: &SdkConfig) -> AssumeRoleProvider {
-    let mut role =
-        AssumeRoleProvider::builder(&account.role_arn).session_name(&account.session_name).configure(base);
+    let mut role = AssumeRoleProvider::builder(&account.role_arn).session_name(&account.session_name).configure(base);
     if let Some(external_id) = &account.external_id {
         role = role.external_id(external_id.expose());
     }
@@ -147,7 +147,8 @@ impl Pages for Ec2Pages<'_> {
                 None => self.ec2.client(&self.scope).await,
             };
             let capture = Capture::default();
-            let request = client.describe_instances().max_results(self.ec2.aws.page_size.0).set_next_token(token.clone());
+            let request =
+                client.describe_instances().max_results(self.ec2.aws.page_size.0).set_next_token(token.clone());
             let answer = request.customize().interceptor(capture.clone()).send().await;
             self.client = Some(client);
             answer.map_err(|error| classify("DescribeInstances", error))?;
@@ -196,7 +197,6 @@ where
     };
     if is_config { SweepError::Config(described) } else { SweepError::Unavailable(described) }
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -9,6 +9,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::collector::source::RESERVATION_MEMBERS;
 use content::is_blank;
 use decoder::Decoder;
 
@@ -81,9 +82,6 @@ pub enum DecodeError {
         found: Value,
     },
 }
-
-/// The members of a reservation that go into each of its instances which has none of that name.
-pub const RESERVATION_MEMBERS: [&str; 3] = ["OwnerId", "RequesterId", "ReservationId"];
 
 const ROOT: &str = "DescribeInstancesResponse";
 const MAX_DEPTH: usize = 64;

@@ -1,0 +1,98 @@
+//! When a transaction fails: what is undone, what is read again, and when to give up.
+
+use std::time::Duration;
+
+use super::super::port::{Fatal, Port, Setback};
+use super::{Engine, Partition};
+
+/// Consecutive transactions that may fail before the process gives up, for its supervisor to see.
+const MAX_SETBACKS: u32 = 20;
+/// Longest pause between two attempts.
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
+
+impl<P: Port> Engine<P> {
+    pub(super) fn recover(&mut self, setback: Setback) -> Result<(), Fatal> {
+        tracing::warn!(%setback, "transaction failed");
+        self.batch = None;
+        self.setbacks += 1;
+        if self.setbacks > MAX_SETBACKS {
+            return Err(Fatal(format!("{MAX_SETBACKS} transactions in a row failed, the last one: {setback}")));
+        }
+        match setback {
+            Setback::Fatal(cause) => return Err(Fatal(cause)),
+            Setback::Renew(_) => self.renew()?,
+            Setback::Abort(_) => match self.port.abort() {
+                Ok(()) => {
+                    self.mind.observer.aborted();
+                    self.undo()?;
+                }
+                Err(Setback::Fatal(cause)) => return Err(Fatal(cause)),
+                Err(_) => self.renew()?,
+            },
+        }
+        self.port.wait(backoff(self.setbacks));
+        Ok(())
+    }
+
+    /// The abort is confirmed: forget what the transaction taught, and read its records again.
+    fn undo(&mut self) -> Result<(), Fatal> {
+        for (number, partition) in &mut self.owned {
+            if partition.next.take().is_some() {
+                partition.roll_back();
+                if partition.is_running() {
+                    self.port.resume(*number, partition.committed)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A new producer; then the group's offsets tell whether the transaction was committed.
+    fn renew(&mut self) -> Result<(), Fatal> {
+        self.mind.observer.renewed();
+        let running: Vec<_> = self.owned.iter().filter(|(_, p)| p.is_running()).map(|(number, _)| *number).collect();
+        self.port.pause(&running)?;
+        let mut attempts = 0;
+        let committed = loop {
+            if self.stop.is_cancelled() {
+                return Err(Fatal("stopped while Kafka could not be reached; nothing is lost".to_owned()));
+            }
+            self.mind.observer.beat();
+            let settled = match self.port.renew() {
+                Err(Setback::Fatal(cause)) => return Err(Fatal(cause)),
+                Err(setback) => Err(setback.to_string()),
+                Ok(()) => self.port.committed(&running).map_err(|error| error.to_string()),
+            };
+            match settled {
+                Ok(committed) => break committed,
+                Err(error) => {
+                    attempts += 1;
+                    tracing::warn!(error, attempts, "the producer could not be renewed yet");
+                    self.port.wait(backoff(attempts));
+                }
+            }
+        };
+        for number in running {
+            let committed = committed.get(&number).copied().flatten();
+            let Some(partition) = self.owned.get_mut(&number) else { continue };
+            let next = partition.next.take();
+            if next.is_some() && next == committed {
+                partition.devices.settle();
+                partition.committed = committed;
+            } else if partition.committed == committed {
+                partition.roll_back();
+            } else {
+                // Somebody else moved on from here.
+                *partition = Partition::new();
+                continue;
+            }
+            self.port.resume(number, committed)?;
+        }
+        Ok(())
+    }
+}
+
+/// 50 ms, doubled with each failure, up to five seconds.
+fn backoff(failures: u32) -> Duration {
+    Duration::from_millis(50).saturating_mul(1 << failures.min(10)).min(MAX_BACKOFF)
+}
