@@ -1,5 +1,9 @@
 //! The tests that go through the front door: one binary, so that it links once.
 
+mod events;
 mod exactly_once;
+mod facts;
 mod mapping;
+#[cfg(feature = "aws")]
+mod pipeline;
 mod support;

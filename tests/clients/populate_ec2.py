@@ -36,9 +36,9 @@ TAGS = {
 PROFILES = ["web", "team/backup"]
 
 
-def make_profiles(endpoint):
+def make_profiles(endpoint, role):
     """Create the instance profiles (IAM is one for all regions); return their names."""
-    iam = _aws.client("iam", endpoint, "us-east-1")
+    iam = _aws.client("iam", endpoint, "us-east-1", role)
     names = []
     for full in PROFILES:
         path, _, name = full.rpartition("/")
@@ -53,8 +53,8 @@ def make_profiles(endpoint):
 class Region:
     """One region's network, and the launches into it."""
 
-    def __init__(self, endpoint, name, seed, profiles):
-        self.ec2 = _aws.client("ec2", endpoint, name)
+    def __init__(self, endpoint, name, role, seed, profiles):
+        self.ec2 = _aws.client("ec2", endpoint, name, role)
         self.random = random.Random(f"{seed}/{name}")
         self.profiles = profiles
         self.subnets = sorted(subnet["SubnetId"] for subnet in self.ec2.describe_subnets()["Subnets"])
@@ -160,9 +160,11 @@ def main():
     parser.add_argument("--regions", required=True, type=_aws.region_list, help="names separated by commas")
     parser.add_argument("--count", required=True, type=int, help="instances per region")
     parser.add_argument("--seed", type=int, default=1)
+    _aws.add_role(parser)
     args = parser.parse_args()
-    profiles = make_profiles(args.endpoint)
-    summary = {name: Region(args.endpoint, name, args.seed, profiles).fill(args.count) for name in args.regions}
+    profiles = make_profiles(args.endpoint, args.role)
+    regions = {name: Region(args.endpoint, name, args.role, args.seed, profiles) for name in args.regions}
+    summary = {name: region.fill(args.count) for name, region in regions.items()}
     print(json.dumps(summary))
 
 

@@ -1,8 +1,10 @@
 //! The harness: the servers that `./dev test` starts, topics of a test's own, the program as a child process.
 
+pub mod cases;
 pub mod kafka;
 pub mod process;
 pub mod python;
+pub mod stages;
 
 use std::time::{Duration, Instant};
 
