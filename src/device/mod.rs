@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
-use serde::de::MapAccess;
+use serde::de::{Error, MapAccess, Unexpected};
 use serde::de::value::MapAccessDeserializer;
 
 use lenient::{AnyObject, Inspect, Lenient};
@@ -133,6 +133,10 @@ impl<'a> Instance<'a> {
     /// # Errors
     /// When it is not one JSON object.
     pub fn parse(value: &'a str) -> Result<Self, serde_json::Error> {
+        // serde would take a list for the members in the order of their declaration.
+        if value.trim_start().starts_with('[') {
+            return Err(Error::invalid_type(Unexpected::Seq, &"an object"));
+        }
         serde_json::from_str(value)
     }
 

@@ -80,7 +80,8 @@ fn remove(instance: &mut Value, member: &str) {
     instance.as_object_mut().unwrap().remove(member).unwrap();
 }
 
-/// A record of the device in its partition, observed at `at` milliseconds after 2026-01-01.
+/// A record.
+#[derive(Debug)]
 struct Sent {
     partition: i32,
     key: Option<Vec<u8>>,
@@ -91,6 +92,7 @@ struct Sent {
 /// 2026-01-01T00:00:00Z.
 const EPOCH: i64 = 1_767_225_600_000;
 
+/// A record of the device, in its partition, observed `at` milliseconds after 2026-01-01.
 fn sent(at: i64, value: Option<&Value>) -> Sent {
     Sent {
         partition: partition_for(ID.as_bytes(), rules().partitions),
@@ -649,9 +651,11 @@ const REJECTED: &[Spoiled] = &[
     ("not-an-object", |record| record.value = Some(b"oops".to_vec())),
     ("not-an-object", |record| record.value = Some(b"null".to_vec())),
     ("not-an-object", |record| record.value = Some(b"[]".to_vec())),
-    ("not-an-object", |record| record.value = Some(format!("[{}]", running()).into_bytes())),
+    ("not-an-object", |record| record.value = Some(format!(" [{}]", running()).into_bytes())),
+    // The members of an instance, in alphabetical order and without their names.
+    ("not-an-object", |record| record.value = Some(json!(["", [], "", {}, "", ID]).to_string().into_bytes())),
     ("not-an-object", |record| record.value = Some(format!("{0}{0}", running()).into_bytes())),
-    ("not-an-object", |record| drop(record.value.as_mut().unwrap().pop())),
+    ("not-an-object", |record| record.value.as_mut().unwrap().truncate(100)),
     ("no-instance-id", |record| record.value = Some(b"{}".to_vec())),
     ("no-instance-id", |record| record.value = Some(b"{\"InstanceId\": 7}".to_vec())),
     ("no-instance-id", |record| record.value = Some(b"{\"InstanceId\": \"\"}".to_vec())),
