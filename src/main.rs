@@ -10,6 +10,7 @@ use clap::Parser;
 use rollcall::cli::{self, Cli, Command};
 use rollcall::collector::{Outcome, Repeat, file};
 use rollcall::config::{self, Config, ConfigError, Override};
+use rollcall::kafka::client;
 use rollcall::kafka::topics::{self, Admin};
 use rollcall::stage::{Process, unreachable_kafka};
 use rollcall::{admin, demo, render, telemetry};
@@ -61,19 +62,26 @@ fn main() -> ExitCode {
 }
 
 fn load(cli: &Cli) -> Result<Config, ConfigError> {
-    let mut overrides: Vec<_> =
-        std::env::vars().filter_map(|(name, value)| Override::from_variable(&name, &value)).collect();
+    // `vars` would panic on a stranger's variable that is not UTF-8.
+    let variables = std::env::vars_os();
+    let mut overrides: Vec<_> = variables
+        .filter_map(|(name, value)| Override::from_variable(name.to_str()?, &value.to_string_lossy()))
+        .collect();
     overrides.extend(cli.set.iter().cloned());
     let short = [("kafka.bootstrap_servers", &cli.bootstrap_servers), ("log.filter", &cli.log)];
     overrides
         .extend(short.into_iter().filter_map(|(key, value)| Some(Override::new(key, value.as_deref()?, "a flag"))));
-    config::load(cli.config.as_deref(), &overrides)
+    let config = config::load(cli.config.as_deref(), &overrides)?;
+    match client::fault(&config.kafka) {
+        None => Ok(config),
+        Some(fault) => Err(ConfigError(vec![fault])),
+    }
 }
 
 async fn dispatch(command: Command, config: Config) -> anyhow::Result<ExitCode> {
     match command {
         Command::Config => {
-            print!("{}", serde_saphyr::to_string(&config)?);
+            std::io::stdout().write_all(serde_saphyr::to_string(&config)?.as_bytes())?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Render(args) => render(&args, &config).await,
@@ -170,15 +178,15 @@ async fn show_topics(args: &cli::Topics, config: &Config) -> anyhow::Result<Exit
     let admin = Admin::connect(kafka, &config.instance_id.0)?;
     let wanted = topics::wanted(kafka);
     let unreachable = || unreachable_kafka(&kafka.bootstrap_servers);
+    let mut output = std::io::stdout();
     if args.create {
         admin.partitions().await.with_context(unreachable)?;
         for name in admin.create(&wanted, kafka.replication_factor).await? {
-            println!("{name}: created");
+            writeln!(output, "{name}: created")?;
         }
     }
     let found = admin.describe(&wanted).await.with_context(unreachable)?;
     let differences = topics::differences(&wanted, &found);
-    let mut output = std::io::stdout().lock();
     for topic in &wanted {
         let mut troubles = differences.iter().filter(|difference| difference.topic == topic.name).peekable();
         if troubles.peek().is_none() {

@@ -73,7 +73,11 @@ impl Process {
         let wanted = wanted(kafka);
         let deadline = tokio::time::Instant::now() + KAFKA_WITHIN;
         let found = loop {
-            match admin.describe(&wanted).await {
+            let described = tokio::select! {
+                described = admin.describe(&wanted) => described,
+                () = self.stop.cancelled() => bail!("stopped while waiting for Kafka"),
+            };
+            match described {
                 Ok(found) => break found,
                 Err(error) if tokio::time::Instant::now() > deadline => {
                     return Err(error).context(unreachable_kafka(&kafka.bootstrap_servers));

@@ -14,7 +14,6 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 use rollcall::kafka::{Message, TransactionalProducer};
-use serde_json::json;
 
 use crate::support::kafka::{TestTopics, committed, ends, flush, producer, send};
 use crate::support::process::Stage;
@@ -64,7 +63,8 @@ fn a_commit_without_draining_first_waits_out_a_poll() {
             .map(|_| {
                 ours.begin().unwrap();
                 for _ in 0..200 {
-                    let message = Message { topic: &topic, partition: None, key: Some(b"k"), value: Some(b"x"), headers: &[] };
+                    let message =
+                        Message { topic: &topic, partition: None, key: Some(b"k"), value: Some(b"x"), headers: &[] };
                     ours.send(message).unwrap();
                 }
                 let began = Instant::now();

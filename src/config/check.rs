@@ -53,8 +53,7 @@ pub fn faults(config: &Config) -> Vec<Fault> {
     let distinct: BTreeSet<_> = names.iter().collect();
     faults.unless(distinct.len() == names.len(), "kafka.topics", "two topics have the same name; six are needed");
     if let Some(registry) = &config.registry {
-        let is_http = registry.url.starts_with("http://") || registry.url.starts_with("https://");
-        faults.unless(is_http, "registry.url", format!("{:?} is not an http:// or https:// address", registry.url));
+        faults.address("registry.url", &registry.url);
     }
     let mapper = &config.mapper;
     faults.unless(!mapper.group_id.is_empty(), "mapper.group_id", "is empty; a name is needed");
@@ -88,6 +87,9 @@ fn check_source(source: &Source, key: &str, faults: &mut Faults) {
 }
 
 fn check_aws(aws: &AwsSource, key: &str, faults: &mut Faults) {
+    if let Some(url) = &aws.endpoint_url {
+        faults.address(&format!("{key}.endpoint_url"), url);
+    }
     faults.unless(!aws.regions.is_empty(), &format!("{key}.regions"), "is empty; name at least one, as in eu-west-1");
     for (index, region) in aws.regions.iter().enumerate() {
         let message = format!("{region:?} is not the name of a region, as in eu-west-1 or us-gov-east-1");
@@ -120,6 +122,17 @@ impl Faults {
     fn unless(&mut self, holds: bool, key: &str, message: impl Into<String>) {
         if !holds {
             self.add(key, message);
+        }
+    }
+
+    fn address(&mut self, key: &str, text: &str) {
+        match reqwest::Url::parse(text) {
+            Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+                // Not repeated: the address is shown in logs, what is in it must not be.
+                self.add(key, "has a user or password in it; an address is shown in logs, so it may not hold secrets");
+            }
+            Ok(url) if ["http", "https"].contains(&url.scheme()) && url.has_host() => {}
+            _ => self.add(key, format!("{text:?} is not an http:// or https:// address")),
         }
     }
 

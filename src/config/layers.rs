@@ -36,20 +36,29 @@ impl Override {
 
     /// The value of `key`, written with dots, as given by `origin`.
     pub fn new(key: &str, value: &str, origin: &str) -> Self {
-        Self { key: key.split('.').map(str::to_owned).collect(), value: value.to_owned(), origin: origin.to_owned() }
+        let parts: Vec<_> = match key.strip_prefix("kafka.properties.") {
+            // The names of these have dots in them.
+            Some(property) => vec!["kafka", "properties", property],
+            None => key.split('.').collect(),
+        };
+        let key = parts.into_iter().map(str::to_owned).collect();
+        Self { key, value: value.to_owned(), origin: origin.to_owned() }
     }
 
-    /// From a variable, if it is one of ours: `ROLLCALL_KAFKA__BOOTSTRAP_SERVERS`.
+    /// From a variable, if it is one of ours: `ROLLCALL_KAFKA__BOOTSTRAP_SERVERS`, or, since a variable's name can have
+    /// no dots, `ROLLCALL_KAFKA__PROPERTIES__SASL_PASSWORD`.
     pub fn from_variable(name: &str, value: &str) -> Option<Self> {
         let key = name.strip_prefix(PREFIX).filter(|key| !key.is_empty())?;
         if NOT_KEYS.iter().any(|other| key.starts_with(other)) {
             return None;
         }
-        Some(Self {
-            key: key.to_lowercase().split("__").map(str::to_owned).collect(),
-            value: value.to_owned(),
-            origin: name.to_owned(),
-        })
+        let mut key: Vec<_> = key.to_lowercase().split("__").map(str::to_owned).collect();
+        if let [kafka, properties, property] = &mut key[..]
+            && (kafka.as_str(), properties.as_str()) == ("kafka", "properties")
+        {
+            *property = property.replace('_', ".");
+        }
+        Some(Self { key, value: value.to_owned(), origin: name.to_owned() })
     }
 }
 
@@ -107,7 +116,8 @@ fn read(path: &Path) -> Result<Value, ConfigError> {
 
 /// YAML, of which JSON is a part. Account IDs keep their leading zeros.
 fn yaml(text: &str) -> Result<Value, String> {
-    let options = serde_saphyr::options! { leading_zero_numbers_as_strings: true };
+    // No excerpt in a message: secrets may be near.
+    let options = serde_saphyr::options! { leading_zero_numbers_as_strings: true, with_snippet: false };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| error.to_string())
 }
 
@@ -250,6 +260,12 @@ mod tests {
     fn all_that_no_type_can_refuse_is_told_at_once() {
         let fault = fault("kafka: {partitions: 0, sweep_partitions: -1}\nregistry: {url: nowhere}");
         assert_eq!(fault.lines().count(), 3, "{fault}");
+    }
+
+    #[test]
+    fn an_address_with_a_password_is_refused_without_repeating_it() {
+        let fault = fault("registry: {url: 'http://user:hunter2@registry:8081'}");
+        assert!(fault.contains("registry.url") && !fault.contains("hunter2"), "{fault}");
     }
 
     #[test]

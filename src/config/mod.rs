@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use check::Fault;
 pub use layers::{ConfigError, Override, load};
 pub use secret::Secret;
 

@@ -10,8 +10,8 @@ use std::marker::PhantomData;
 
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
-use serde::de::{Error, MapAccess, Unexpected};
 use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, MapAccess, Unexpected};
 
 use lenient::{AnyObject, Inspect, Lenient};
 pub use lenient::{List, Member, Path, Text};

@@ -3,8 +3,21 @@
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
+use rdkafka::error::KafkaError;
 
-use crate::config::Kafka;
+use crate::config::{Fault, Kafka};
+
+/// What librdkafka does not take of `kafka.properties`. Its message is told only where it does not repeat the value,
+/// which may be a secret under a misspelt name.
+pub fn fault(kafka: &Kafka) -> Option<Fault> {
+    match common(kafka, "check").create_native_config() {
+        Err(KafkaError::ClientConfig(_, reason, name, value)) => Some(Fault {
+            key: format!("kafka.properties.{name}"),
+            message: if reason.contains(&value) { "has a value that librdkafka does not take".to_owned() } else { reason },
+        }),
+        Ok(_) | Err(_) => None,
+    }
+}
 
 /// What every client of ours has in common.
 pub fn common(kafka: &Kafka, client_id: &str) -> ClientConfig {

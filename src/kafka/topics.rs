@@ -1,6 +1,7 @@
 //! The topics: what they must be, what they are, and the difference.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::admin::{
@@ -163,7 +164,7 @@ pub fn differences(wanted: &[Wanted], found: &BTreeMap<String, Found>) -> Vec<Di
 
 /// Asks Kafka for topics and their settings, and creates them.
 pub struct Admin {
-    client: AdminClient<DefaultClientContext>,
+    client: Arc<AdminClient<DefaultClientContext>>,
 }
 
 impl Admin {
@@ -173,7 +174,7 @@ impl Admin {
     /// When librdkafka refuses the configuration.
     pub fn connect(kafka: &Kafka, client_id: &str) -> Result<Self, KafkaError> {
         let client = AdminClient::from_config(&client::common(kafka, &format!("{client_id}-admin")))?;
-        Ok(Self { client })
+        Ok(Self { client: Arc::new(client) })
     }
 
     /// The partitions of the topics that exist.
@@ -181,10 +182,14 @@ impl Admin {
     /// # Errors
     /// When Kafka does not answer.
     pub async fn partitions(&self) -> Result<BTreeMap<String, i32>, KafkaError> {
-        let client = self.client.inner();
-        let metadata = tokio::task::block_in_place(|| client.fetch_metadata(None, ANSWER))?;
-        let existing = metadata.topics().iter().filter(|topic| topic.error().is_none());
-        Ok(existing.map(|topic| (topic.name().to_owned(), topic.partitions().len() as i32)).collect())
+        let client = self.client.clone();
+        // On a thread of its own, so that whoever waits for this can also be asked to stop.
+        let asked = tokio::task::spawn_blocking(move || {
+            let metadata = client.inner().fetch_metadata(None, ANSWER)?;
+            let existing = metadata.topics().iter().filter(|topic| topic.error().is_none());
+            Ok(existing.map(|topic| (topic.name().to_owned(), topic.partitions().len() as i32)).collect())
+        });
+        asked.await.unwrap_or(Err(KafkaError::Canceled))
     }
 
     /// Partitions and settings of those of the wanted topics that exist.

@@ -4,6 +4,7 @@
 //! Partitions are assigned at once, since the whole group waits otherwise, but paused until their devices are there.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::{BorrowedMessage, Headers, Message as _};
+use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 
@@ -152,7 +153,8 @@ impl Port for KafkaPort {
             match sought {
                 Ok(()) => break,
                 // The fetcher of a partition that was just assigned may not have started.
-                Err(_) if Instant::now() < deadline => self.wait(Duration::from_millis(10)),
+                // Not `wait`: other partitions are running, and what comes of them would be dropped.
+                Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
                 Err(error) => return Err(Fatal(format!("seek of partition {partition}: {error}"))),
             }
         }
@@ -357,9 +359,15 @@ fn raw_record<'a>(message: &'a BorrowedMessage<'_>) -> RawRecord<'a> {
         value: message.payload(),
         headers: message
             .headers()
-            .map(|headers| headers.iter().map(|header| (header.key, header.value)).collect())
+            .map(|headers| (0..headers.count()).filter_map(|index| header(headers, index)).collect())
             .unwrap_or_default(),
     }
+}
+
+/// `None` for a header whose name is not UTF-8: the client panics on it, and one record must not stop the mapper.
+fn header(headers: &BorrowedHeaders, index: usize) -> Option<(&str, Option<&[u8]>)> {
+    let header = std::panic::catch_unwind(AssertUnwindSafe(|| headers.get(index))).ok()?;
+    Some((header.key, header.value))
 }
 
 /// Most errors of a consumer are news of a broker that it will find again; a few end it.

@@ -151,3 +151,6 @@ impl Devices {
         before
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,20 +18,26 @@ impl<P: Port> Engine<P> {
         if self.setbacks > MAX_SETBACKS {
             return Err(Fatal(format!("{MAX_SETBACKS} transactions in a row failed, the last one: {setback}")));
         }
+        // What comes during a wait is dropped, so nothing may come before the partitions are sought again.
+        let running = self.running();
+        self.port.pause(&running)?;
         match setback {
-            Setback::Fatal(cause) => return Err(Fatal(cause)),
-            Setback::Renew(_) => self.renew()?,
+            Setback::Fatal(cause) => Err(Fatal(cause)),
+            Setback::Renew(_) => self.renew(&running),
             Setback::Abort(_) => match self.port.abort() {
                 Ok(()) => {
                     self.mind.observer.aborted();
-                    self.undo()?;
+                    self.port.wait(backoff(self.setbacks));
+                    self.undo()
                 }
-                Err(Setback::Fatal(cause)) => return Err(Fatal(cause)),
-                Err(_) => self.renew()?,
+                Err(Setback::Fatal(cause)) => Err(Fatal(cause)),
+                Err(_) => self.renew(&running),
             },
         }
-        self.port.wait(backoff(self.setbacks));
-        Ok(())
+    }
+
+    fn running(&self) -> Vec<i32> {
+        self.owned.iter().filter(|(_, partition)| partition.is_running()).map(|(number, _)| *number).collect()
     }
 
     /// The abort is confirmed: forget what the transaction taught, and read its records again.
@@ -39,19 +45,18 @@ impl<P: Port> Engine<P> {
         for (number, partition) in &mut self.owned {
             if partition.next.take().is_some() {
                 partition.roll_back();
-                if partition.is_running() {
-                    self.port.resume(*number, partition.committed)?;
-                }
+            }
+            if partition.is_running() {
+                self.port.resume(*number, partition.committed)?;
             }
         }
         Ok(())
     }
 
     /// A new producer; then the group's offsets tell whether the transaction was committed.
-    fn renew(&mut self) -> Result<(), Fatal> {
+    fn renew(&mut self, running: &[i32]) -> Result<(), Fatal> {
         self.mind.observer.renewed();
-        let running: Vec<_> = self.owned.iter().filter(|(_, p)| p.is_running()).map(|(number, _)| *number).collect();
-        self.port.pause(&running)?;
+        self.port.wait(backoff(self.setbacks));
         let mut attempts = 0;
         let committed = loop {
             if self.stop.is_cancelled() {
@@ -61,7 +66,7 @@ impl<P: Port> Engine<P> {
             let settled = match self.port.renew() {
                 Err(Setback::Fatal(cause)) => return Err(Fatal(cause)),
                 Err(setback) => Err(setback.to_string()),
-                Ok(()) => self.port.committed(&running).map_err(|error| error.to_string()),
+                Ok(()) => self.port.committed(running).map_err(|error| error.to_string()),
             };
             match settled {
                 Ok(committed) => break committed,
@@ -72,7 +77,7 @@ impl<P: Port> Engine<P> {
                 }
             }
         };
-        for number in running {
+        for &number in running {
             let committed = committed.get(&number).copied().flatten();
             let Some(partition) = self.owned.get_mut(&number) else { continue };
             let next = partition.next.take();
