@@ -67,6 +67,7 @@ fn load(cli: &Cli) -> Result<Config, ConfigError> {
     let mut overrides: Vec<_> = variables
         .filter_map(|(name, value)| Override::from_variable(name.to_str()?, &value.to_string_lossy()))
         .collect();
+    overrides.sort_by_key(Override::depth);
     overrides.extend(cli.set.iter().cloned());
     let short = [("kafka.bootstrap_servers", &cli.bootstrap_servers), ("log.filter", &cli.log)];
     overrides
@@ -180,7 +181,7 @@ async fn show_topics(args: &cli::Topics, config: &Config) -> anyhow::Result<Exit
     let unreachable = || unreachable_kafka(&kafka.bootstrap_servers);
     let mut output = std::io::stdout();
     if args.create {
-        admin.partitions().await.with_context(unreachable)?;
+        admin.describe(&wanted).await.with_context(unreachable)?;
         for name in admin.create(&wanted, kafka.replication_factor).await? {
             writeln!(output, "{name}: created")?;
         }
@@ -188,10 +189,9 @@ async fn show_topics(args: &cli::Topics, config: &Config) -> anyhow::Result<Exit
     let found = admin.describe(&wanted).await.with_context(unreachable)?;
     let differences = topics::differences(&wanted, &found);
     for topic in &wanted {
-        let mut troubles = differences.iter().filter(|difference| difference.topic == topic.name).peekable();
-        if troubles.peek().is_none() {
-            let partitions = found.get(&topic.name).map_or(0, |found| found.partitions);
-            writeln!(output, "{}: ok, {partitions} partitions", topic.name)?;
+        let troubles: Vec<_> = differences.iter().filter(|difference| difference.topic == topic.name).collect();
+        if let Some(found) = found.get(&topic.name).filter(|_| !troubles.iter().any(|trouble| trouble.breaks)) {
+            writeln!(output, "{}: ok, {} partitions", topic.name, found.partitions)?;
         }
         for trouble in troubles {
             let weight = if trouble.breaks { "error" } else { "warning" };

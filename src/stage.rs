@@ -31,6 +31,9 @@ const KAFKA_WITHIN: Duration = Duration::from_secs(60);
 /// How long a stage may take to end: below the ten seconds that an operator is promised.
 const END_WITHIN: Duration = Duration::from_secs(8);
 
+/// What readiness waits for until the stages say what they wait for.
+const START: &str = "start";
+
 /// A process of one or both stages.
 #[derive(Clone)]
 pub struct Process {
@@ -59,8 +62,9 @@ impl Process {
     /// # Errors
     /// None with well-formed metrics.
     pub fn new(config: Config, stop: CancellationToken) -> anyhow::Result<Self> {
-        let metrics = Arc::new(Metrics::new()?);
-        Ok(Self { config: Arc::new(config), metrics, health: Arc::default(), stop })
+        let (metrics, health) = (Arc::new(Metrics::new()?), Arc::new(Health::default()));
+        health.not_ready(START, "checking the topics");
+        Ok(Self { config: Arc::new(config), metrics, health, stop })
     }
 
     /// Checks the topics.
@@ -120,6 +124,7 @@ impl Process {
             bail!("collector.sources is empty; configure at least one");
         }
         self.health.not_ready("collector", "initialising its producer");
+        self.health.ready(START);
         let id = format!("rollcall-collector-{}", instance_id.0);
         let settings = client::producer(kafka, &id, Duration::from_millis(20));
         let timeout = kafka.transaction_timeout;
@@ -132,8 +137,8 @@ impl Process {
         self.health.ready("collector");
         let metrics = self.metrics.clone();
         let count = move |result| metrics.collector.transactions.with_label_values(&[result]).inc();
-        let (topic, stop) = (kafka.topics.raw.clone(), self.stop.clone());
-        let (publisher, thread) = Publisher::start(producer, topic, partitions.raw, count, stop)?;
+        let (topics, stop) = (kafka.topics.clone(), self.stop.clone());
+        let (publisher, thread) = Publisher::start(producer, topics, partitions.raw, count, stop)?;
         let (metrics, stop) = (self.metrics.clone(), self.stop.clone());
         let swept = collector::run(sources, collector.concurrency.get(), publisher, metrics, repeat, stop).await;
         // The last publisher is gone: the thread ends once what it has is committed.
@@ -151,12 +156,14 @@ impl Process {
     /// # Errors
     /// When the registry refuses the schema, or an engine cannot go on.
     pub async fn map(&self, partitions: Partitions) -> anyhow::Result<()> {
+        let observer = |slot| Observer::new(slot, self.metrics.mapper.clone(), self.health.clone());
+        let observers: Vec<_> = (0..self.config.mapper.engines.get()).map(observer).collect();
+        self.health.ready(START);
         let framing = self.framing().await?;
         let mut ends = Vec::new();
-        for slot in 0..self.config.mapper.engines.get() {
+        for (slot, observer) in observers.into_iter().enumerate() {
             let (ended, end) = oneshot::channel();
             let process = self.clone();
-            let observer = Observer::new(slot, self.metrics.mapper.clone(), self.health.clone());
             std::thread::Builder::new().name(format!("engine-{slot}")).spawn(move || {
                 // One engine less would leave its share to the others without anybody being told. Also when it panics.
                 let _end_of_all = process.stop.clone().drop_guard();

@@ -55,9 +55,8 @@ fn headers() -> Vec<(String, Option<Vec<u8>>)> {
 }
 
 fn send_bad(producer: &BaseProducer, topic: &str, bad: &Bad) {
-    let headers = HEADERS.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
-        headers.insert(Header { key, value: *value })
-    });
+    let headers =
+        HEADERS.iter().fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: *value }));
     let mut record = BaseRecord::<[u8], [u8]>::to(topic).headers(headers);
     record.key = bad.key.as_deref();
     record.payload = bad.value.as_deref();
@@ -129,13 +128,17 @@ fn what_cannot_be_mapped_lands_untouched_in_the_dead_letters_and_its_neighbours_
         let own = &letter.headers[HEADERS.len()..];
         let names: Vec<_> = own.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["error-kind", "error", "raw-topic", "raw-partition", "raw-offset", "failed-at"]);
-        let texts: Vec<_> = own.iter().map(|(_, text)| std::str::from_utf8(text.as_deref().unwrap()).unwrap()).collect();
+        let texts: Vec<_> =
+            own.iter().map(|(_, text)| std::str::from_utf8(text.as_deref().unwrap()).unwrap()).collect();
         let is_it = |bad: &&Bad| bad.kind == texts[0] && (&bad.key, &bad.value) == (&letter.key, &letter.value);
         let bad = bad.iter().find(is_it).unwrap_or_else(|| panic!("{texts:?}"));
         assert!(texts[1].contains(bad.says), "{} not in {texts:?}", bad.says);
         assert_eq!(texts[2], raw);
         let failed_at = DateTime::parse_from_rfc3339(texts[5]).unwrap().to_utc();
-        assert!(texts[5].ends_with('Z') && began - Duration::from_secs(1) < failed_at && failed_at < Utc::now(), "{texts:?}");
+        assert!(
+            texts[5].ends_with('Z') && began - Duration::from_secs(1) < failed_at && failed_at < Utc::now(),
+            "{texts:?}"
+        );
         *kinds.entry(bad.kind).or_default() += 1;
     }
     assert_eq!(letters.len(), bad.len());

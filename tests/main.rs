@@ -1,5 +1,6 @@
 //! The tests that go through the front door: one binary, so that it links once.
 
+mod cli;
 mod dead_letters;
 mod events;
 mod exactly_once;

@@ -216,12 +216,12 @@ fn each_change_of_an_instance_is_one_event_and_nothing_else_is() {
     let new_group = new_group.expect("a group that the instance is not in");
     edit("stop", stopped, &[]);
     edit("start", started, &[]);
-    edit("tag", renamed, &["--tag", "Name=another name"]);
+    edit("tag", renamed, &["--tag", &format!("Name={}", topics.prefix)]);
     edit("untag", unnamed, &["--tag", "Name"]);
     edit("set-groups", regrouped, &["--group", new_group]);
     edit("terminate", terminated, &[]);
     // Raw record and state know it, but the profile renders nothing of it.
-    edit("tag", unseen, &["--tag", "Heartbeat=now"]);
+    edit("tag", unseen, &["--tag", &format!("Heartbeat={}", topics.prefix)]);
 
     let after = reference(&[CHANGING]);
     let all = sweep();

@@ -7,11 +7,13 @@
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use chrono::{SecondsFormat, Utc};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::source::{Page, Scope};
+use crate::config::Topics;
 use crate::kafka::{Message, Setback, TransactionalProducer};
 use crate::record::{self, canonical, partition_for};
 
@@ -28,7 +30,7 @@ struct Publication {
 
 /// A raw record on its way.
 struct Raw {
-    /// `None` for what is no instance: the mapper will reject it, and say so.
+    /// `None` for what is no instance: it has no place on the raw topic, and goes to the dead letters.
     key: Option<String>,
     value: Vec<u8>,
     headers: Vec<(String, Option<Vec<u8>>)>,
@@ -61,14 +63,18 @@ impl Publisher {
     /// When the thread cannot be started.
     pub fn start(
         producer: TransactionalProducer,
-        topic: String,
+        topics: Topics,
         partitions: i32,
         count: impl Fn(&'static str) + Send + 'static,
         stop: CancellationToken,
     ) -> std::io::Result<(Self, JoinHandle<Result<(), Setback>>)> {
         let (queue, pages) = mpsc::channel(QUEUE);
-        let mut press = Press { producer, topic, partitions, count: Box::new(count), stop };
-        let thread = std::thread::Builder::new().name("publisher".to_owned()).spawn(move || press.run(pages))?;
+        let mut press = Press { producer, topics, partitions, count: Box::new(count), stop };
+        let thread = std::thread::Builder::new().name("publisher".to_owned()).spawn(move || {
+            // Sweeping on without publishing would help nobody. Also when it panics.
+            let _end_of_all = press.stop.clone().drop_guard();
+            press.run(pages)
+        })?;
         Ok((Self { queue }, thread))
     }
 
@@ -94,18 +100,29 @@ impl Publisher {
 
 impl Raw {
     fn new(instance: Value, headers: Vec<(String, Option<Vec<u8>>)>) -> Self {
-        match instance {
-            Value::Object(instance) => {
-                let key = instance.get("InstanceId").and_then(Value::as_str).filter(|id| !id.is_empty());
-                Self { key: key.map(str::to_owned), value: canonical::to_bytes(instance), headers }
+        let id = instance.get("InstanceId").and_then(Value::as_str).filter(|id| !id.is_empty()).map(str::to_owned);
+        match (id, instance) {
+            (Some(id), Value::Object(instance)) => {
+                Self { key: Some(id), value: canonical::to_bytes(instance), headers }
             }
-            other => Self { key: None, value: other.to_string().into_bytes(), headers },
+            (_, other) => {
+                let mut headers = headers;
+                headers.extend(
+                    [
+                        ("error-kind", "no-instance-id".to_owned()),
+                        ("error", "the source listed something without an InstanceId".to_owned()),
+                        ("failed-at", Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true)),
+                    ]
+                    .map(|(name, value)| (name.to_owned(), Some(value.into_bytes()))),
+                );
+                Self { key: None, value: other.to_string().into_bytes(), headers }
+            }
         }
     }
 }
 
 fn headers(scope: &Scope, sweep_id: &str, labels: &Labels, page: &Page) -> Vec<(String, Option<Vec<u8>>)> {
-    let observed_at = page.observed_at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
+    let observed_at = page.observed_at.to_rfc3339_opts(SecondsFormat::Millis, true);
     let mut headers = vec![
         (record::SCHEMA.to_owned(), record::SCHEMA_VERSION.to_owned()),
         (record::OBSERVED_AT.to_owned(), observed_at),
@@ -127,7 +144,7 @@ fn headers(scope: &Scope, sweep_id: &str, labels: &Labels, page: &Page) -> Vec<(
 /// The thread.
 struct Press {
     producer: TransactionalProducer,
-    topic: String,
+    topics: Topics,
     partitions: i32,
     count: Box<dyn Fn(&'static str) + Send>,
     stop: CancellationToken,
@@ -175,7 +192,7 @@ impl Press {
         self.producer.begin()?;
         for record in batch.iter().flat_map(|publication| &publication.records) {
             self.producer.send(Message {
-                topic: &self.topic,
+                topic: if record.key.is_some() { &self.topics.raw } else { &self.topics.dead_letters },
                 partition: record.key.as_ref().map(|key| partition_for(key.as_bytes(), self.partitions)),
                 key: record.key.as_ref().map(String::as_bytes),
                 value: Some(&record.value),

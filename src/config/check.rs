@@ -59,7 +59,6 @@ pub fn faults(config: &Config) -> Vec<Fault> {
     faults.unless(!mapper.group_id.is_empty(), "mapper.group_id", "is empty; a name is needed");
     let limit = kafka.transaction_timeout / 2;
     faults.between("mapper.commit_interval", mapper.commit_interval, Duration::from_millis(1), limit);
-    faults.between("collector.commit_interval", config.collector.commit_interval, Duration::ZERO, limit);
     let most = kafka.max_message_bytes.saturating_sub(64 << 10);
     faults.unless(
         mapper.max_record_bytes.get() <= most,

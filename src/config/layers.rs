@@ -10,8 +10,10 @@ use super::check::{self, Fault};
 
 /// Prefix of the variables that override the file; `__` separates the parts of a key.
 const PREFIX: &str = "ROLLCALL_";
-/// Names under the prefix that are no keys: our own, and those that Kubernetes sets for a service named `rollcall`.
-const NOT_KEYS: [&str; 5] = ["CONFIG", "CACHE", "TEST_", "SERVICE_", "PORT"];
+/// Names under the prefix that are no keys but our own.
+const NOT_KEYS: [&str; 3] = ["CONFIG", "CACHE", "TEST_"];
+/// In the names that Kubernetes sets for a service whose name begins with `rollcall`.
+const OF_KUBERNETES: [&str; 2] = ["SERVICE_", "PORT"];
 
 /// A value that takes the place of what the file says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,11 +47,17 @@ impl Override {
         Self { key, value: value.to_owned(), origin: origin.to_owned() }
     }
 
+    /// How deep the key lies: a whole structure has to be set before what is in it.
+    pub fn depth(&self) -> usize {
+        self.key.len()
+    }
+
     /// From a variable, if it is one of ours: `ROLLCALL_KAFKA__BOOTSTRAP_SERVERS`, or, since a variable's name can have
     /// no dots, `ROLLCALL_KAFKA__PROPERTIES__SASL_PASSWORD`.
     pub fn from_variable(name: &str, value: &str) -> Option<Self> {
         let key = name.strip_prefix(PREFIX).filter(|key| !key.is_empty())?;
-        if NOT_KEYS.iter().any(|other| key.starts_with(other)) {
+        let is_of_kubernetes = !key.contains("__") && OF_KUBERNETES.iter().any(|part| key.contains(part));
+        if is_of_kubernetes || NOT_KEYS.iter().any(|other| key.starts_with(other)) {
             return None;
         }
         let mut key: Vec<_> = key.to_lowercase().split("__").map(str::to_owned).collect();
@@ -227,7 +235,7 @@ mod tests {
 
     #[test]
     fn other_peoples_variables_are_left_alone() {
-        for name in ["PATH", "ROLLCALL_", "ROLLCALL_SERVICE_HOST", "ROLLCALL_PORT_9464_TCP", "ROLLCALL_CONFIG"] {
+        for name in ["PATH", "ROLLCALL_", "ROLLCALL_SERVICE_HOST", "ROLLCALL_MAPPER_PORT_9464_TCP", "ROLLCALL_CONFIG"] {
             assert_eq!(Override::from_variable(name, "x"), None, "{name}");
         }
     }

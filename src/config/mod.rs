@@ -141,18 +141,11 @@ pub struct Collector {
     pub sources: Vec<Source>,
     /// Scopes that are swept at the same time, at most.
     pub concurrency: NonZeroUsize,
-    /// How long pages wait for others to share their transaction.
-    #[serde(with = "duration")]
-    pub commit_interval: Duration,
 }
 
 impl Default for Collector {
     fn default() -> Self {
-        Self {
-            sources: Vec::new(),
-            concurrency: NonZeroUsize::MIN.saturating_add(15),
-            commit_interval: Duration::from_millis(50),
-        }
+        Self { sources: Vec::new(), concurrency: NonZeroUsize::MIN.saturating_add(15) }
     }
 }
 

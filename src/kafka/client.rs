@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use crate::config::{Fault, Kafka};
 
@@ -13,9 +13,22 @@ pub fn fault(kafka: &Kafka) -> Option<Fault> {
     match common(kafka, "check").create_native_config() {
         Err(KafkaError::ClientConfig(_, reason, name, value)) => Some(Fault {
             key: format!("kafka.properties.{name}"),
-            message: if reason.contains(&value) { "has a value that librdkafka does not take".to_owned() } else { reason },
+            message: if reason.contains(&value) {
+                "has a value that librdkafka does not take".to_owned()
+            } else {
+                reason
+            },
         }),
         Ok(_) | Err(_) => None,
+    }
+}
+
+/// Logs what a client reports by the way. Nothing of it is an error of ours: what ends a client also fails a call.
+pub fn note(error: &KafkaError, reason: &str) {
+    match error {
+        // An end is what a restore waits for.
+        KafkaError::Global(Code::PartitionEOF) => {}
+        error => tracing::warn!(%error, reason, "Kafka client"),
     }
 }
 

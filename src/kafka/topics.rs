@@ -57,6 +57,8 @@ pub struct Wanted {
 pub struct Found {
     /// Its partitions.
     pub partitions: i32,
+    /// Replicas of the partition that has the fewest.
+    pub replicas: usize,
     /// Its settings, defaults included; empty where the brokers do not tell.
     pub settings: BTreeMap<String, String>,
 }
@@ -107,6 +109,13 @@ pub fn differences(wanted: &[Wanted], found: &BTreeMap<String, Found>) -> Vec<Di
             note(&topic.name, needed, "does not exist; `rollcall topics --create` creates it".to_owned());
             continue;
         };
+        let in_sync = is.settings.get("min.insync.replicas").and_then(|value| value.parse::<usize>().ok());
+        if is.replicas < 2 {
+            note(&topic.name, false, "has one replica: what a broker loses is lost; three are usual".to_owned());
+        } else if in_sync.is_some_and(|in_sync| in_sync < 2) {
+            let message = "min.insync.replicas is 1: an acknowledged record can be lost with its broker; set 2";
+            note(&topic.name, false, message.to_owned());
+        }
         if let Some(policy) = is.settings.get("cleanup.policy") {
             let is_compacted = policy.contains("compact");
             match topic.role {
@@ -177,76 +186,93 @@ impl Admin {
         Ok(Self { client: Arc::new(client) })
     }
 
-    /// The partitions of the topics that exist.
-    ///
-    /// # Errors
-    /// When Kafka does not answer.
-    pub async fn partitions(&self) -> Result<BTreeMap<String, i32>, KafkaError> {
-        let client = self.client.clone();
-        // On a thread of its own, so that whoever waits for this can also be asked to stop.
-        let asked = tokio::task::spawn_blocking(move || {
-            let metadata = client.inner().fetch_metadata(None, ANSWER)?;
-            let existing = metadata.topics().iter().filter(|topic| topic.error().is_none());
-            Ok(existing.map(|topic| (topic.name().to_owned(), topic.partitions().len() as i32)).collect())
-        });
-        asked.await.unwrap_or(Err(KafkaError::Canceled))
-    }
-
-    /// Partitions and settings of those of the wanted topics that exist.
+    /// Partitions, replicas and settings of those of the wanted topics that exist.
     ///
     /// # Errors
     /// When Kafka does not answer.
     pub async fn describe(&self, wanted: &[Wanted]) -> Result<BTreeMap<String, Found>, KafkaError> {
-        let partitions = self.partitions().await?;
-        let existing: Vec<_> = wanted.iter().filter(|topic| partitions.contains_key(&topic.name)).collect();
-        let resources: Vec<_> = existing.iter().map(|topic| ResourceSpecifier::Topic(&topic.name)).collect();
-        let mut settings = BTreeMap::new();
-        if !resources.is_empty() {
-            for resource in self.client.describe_configs(&resources, &options()).await? {
-                match resource {
-                    Ok(resource) => {
-                        let OwnedResourceSpecifier::Topic(name) = resource.specifier else { continue };
-                        let entries = resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?)));
-                        settings.insert(name, entries.collect::<BTreeMap<_, _>>());
+        let client = self.client.clone();
+        // On a thread of its own, so that whoever waits for it can be asked to stop.
+        let asked = tokio::task::spawn_blocking(move || client.inner().fetch_metadata(None, ANSWER));
+        let metadata = asked.await.unwrap_or(Err(KafkaError::Canceled))?;
+        let is_wanted = |name: &str| wanted.iter().any(|topic| topic.name == name);
+        let existing = metadata.topics().iter().filter(|topic| topic.error().is_none() && is_wanted(topic.name()));
+        let mut found: BTreeMap<_, _> = existing
+            .map(|topic| {
+                let partitions = topic.partitions();
+                let replicas = partitions.iter().map(|partition| partition.replicas().len()).min().unwrap_or(0);
+                let found = Found { partitions: partitions.len() as i32, replicas, settings: BTreeMap::new() };
+                (topic.name().to_owned(), found)
+            })
+            .collect();
+        let names: Vec<_> = found.keys().cloned().collect();
+        let resources: Vec<_> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
+        if resources.is_empty() {
+            return Ok(found);
+        }
+        for resource in self.client.describe_configs(&resources, &options()).await? {
+            match resource {
+                Ok(resource) => {
+                    let OwnedResourceSpecifier::Topic(name) = resource.specifier else { continue };
+                    let entries = resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?)));
+                    if let Some(found) = found.get_mut(&name) {
+                        found.settings = entries.collect();
                     }
-                    Err(code) => tracing::warn!(%code, "the settings of a topic cannot be read; they are not checked"),
                 }
+                Err(code) => tracing::warn!(%code, "the settings of a topic cannot be read; they are not checked"),
             }
         }
-        let found = existing.into_iter().map(|topic| {
-            let settings = settings.remove(&topic.name).unwrap_or_default();
-            (topic.name.clone(), Found { partitions: partitions[&topic.name], settings })
-        });
-        Ok(found.collect())
+        Ok(found)
     }
 
-    /// Creates those of the wanted topics that do not exist; their names.
+    /// Creates those of the wanted topics that do not exist and waits until they are known, for the brokers tell each
+    /// other only after they have answered; their names. The dead letters come last: what they must
+    /// hold depends on what raw may hold.
     ///
     /// # Errors
     /// When Kafka does not answer, or refuses one of them.
     pub async fn create(&self, wanted: &[Wanted], replicas: i32) -> Result<Vec<String>, KafkaError> {
         let existing = self.describe(wanted).await?;
-        let largest_raw = wanted
-            .iter()
-            .find(|topic| topic.role == Role::Raw)
-            .and_then(|raw| existing.get(&raw.name)?.settings.get("max.message.bytes")?.parse::<u64>().ok())
-            // The brokers' default.
-            .unwrap_or(1_048_588);
-        let dead_letter_bytes = (largest_raw + DEAD_LETTER_ROOM).to_string();
-        let missing: Vec<_> = wanted.iter().filter(|topic| !existing.contains_key(&topic.name)).collect();
-        let topics: Vec<_> = missing
+        let missing = wanted.iter().filter(|topic| !existing.contains_key(&topic.name));
+        let (mut last, first): (Vec<_>, Vec<_>) = missing.cloned().partition(|topic| topic.role == Role::DeadLetters);
+        self.create_all(&first, replicas).await?;
+        for dead_letters in &mut last {
+            let largest = (self.largest_raw(wanted).await? + DEAD_LETTER_ROOM).to_string();
+            dead_letters.settings.push(("max.message.bytes", largest));
+        }
+        self.create_all(&last, replicas).await?;
+        for _ in 0..50 {
+            if self.describe(wanted).await?.len() == wanted.len() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Ok(first.into_iter().chain(last).map(|topic| topic.name).collect())
+    }
+
+    /// The largest record that the raw topic takes, in bytes.
+    async fn largest_raw(&self, wanted: &[Wanted]) -> Result<u64, KafkaError> {
+        for _ in 0..50 {
+            let found = self.describe(wanted).await?;
+            let raw = wanted.iter().find(|topic| topic.role == Role::Raw).and_then(|topic| found.get(&topic.name));
+            if let Some(limit) = raw.and_then(|raw| raw.settings.get("max.message.bytes")?.parse().ok()) {
+                return Ok(limit);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Err(KafkaError::AdminOp(Code::UnknownTopicOrPartition))
+    }
+
+    async fn create_all(&self, topics: &[Wanted], replicas: i32) -> Result<(), KafkaError> {
+        let topics: Vec<_> = topics
             .iter()
             .map(|topic| {
                 let new = NewTopic::new(&topic.name, topic.partitions, TopicReplication::Fixed(replicas));
-                let new = topic.settings.iter().fold(new, |new, (name, value)| new.set(name, value));
-                match topic.role {
-                    Role::DeadLetters => new.set("max.message.bytes", &dead_letter_bytes),
-                    _ => new,
-                }
+                topic.settings.iter().fold(new, |new, (name, value)| new.set(name, value))
             })
             .collect();
         if topics.is_empty() {
-            return Ok(Vec::new());
+            return Ok(());
         }
         for result in self.client.create_topics(&topics, &options()).await? {
             match result {
@@ -257,7 +283,7 @@ impl Admin {
                 }
             }
         }
-        Ok(missing.into_iter().map(|topic| topic.name.clone()).collect())
+        Ok(())
     }
 }
 

@@ -52,7 +52,11 @@ struct Rebalances {
     closing: AtomicBool,
 }
 
-impl ClientContext for Rebalances {}
+impl ClientContext for Rebalances {
+    fn error(&self, error: KafkaError, reason: &str) {
+        client::note(&error, reason);
+    }
+}
 
 impl ConsumerContext for Rebalances {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, list: &mut TopicPartitionList) {
@@ -260,13 +264,24 @@ impl Drop for KafkaPort {
     }
 }
 
+/// A consumer that joins no group.
+struct Reader;
+
+impl ClientContext for Reader {
+    fn error(&self, error: KafkaError, reason: &str) {
+        client::note(&error, reason);
+    }
+}
+
+impl ConsumerContext for Reader {}
+
 /// Reads partitions of the state topic from their beginning to where they end, open transactions included.
 struct StateReader {
     topic: String,
     /// Reads what is committed.
-    reader: BaseConsumer,
+    reader: BaseConsumer<Reader>,
     /// Sees the true end: a `read_committed` client takes the last stable offset for it.
-    probe: BaseConsumer,
+    probe: BaseConsumer<Reader>,
     /// The partitions being read, and where each stands.
     reading: BTreeMap<i32, Offset>,
     /// Those that have just been found empty.
@@ -277,14 +292,14 @@ impl StateReader {
     fn new(kafka: &Kafka, member: &str) -> Result<Self, KafkaError> {
         // librdkafka wants the name of a group; none is joined, nothing is committed.
         let mut config = client::reader(kafka, &format!("{member}-restore"), "rollcall-restore");
-        let reader = config.set("enable.partition.eof", "true").create()?;
+        let reader = config.set("enable.partition.eof", "true").create_with_context(Reader)?;
         let mut config = client::reader(kafka, &format!("{member}-probe"), "rollcall-restore");
-        let probe = config.set("isolation.level", "read_uncommitted").create()?;
+        let probe = config.set("isolation.level", "read_uncommitted").create_with_context(Reader)?;
         Ok(Self { topic: kafka.topics.state.clone(), reader, probe, reading: BTreeMap::new(), done: BTreeSet::new() })
     }
 
     fn begin(&mut self, partition: i32) -> Result<(), Unavailable> {
-        let watermarks = |consumer: &BaseConsumer| {
+        let watermarks = |consumer: &BaseConsumer<Reader>| {
             let answer = consumer.fetch_watermarks(&self.topic, partition, ANSWER);
             answer.map_err(|error| Unavailable(format!("watermarks of {} [{partition}]: {error}", self.topic)))
         };

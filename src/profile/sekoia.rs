@@ -270,7 +270,7 @@ impl Os {
             return MACOS;
         }
         let details = instance.platform_details.text().unwrap_or_default().to_lowercase();
-        let is_word = |word: &str| details.split(|c: char| !c.is_alphanumeric()).any(|part| part == word);
+        let is_word = |word: &str| details.split(|c: char| !c.is_alphanumeric() && c != '_').any(|part| part == word);
         if details.contains("windows") {
             WINDOWS
         } else if ["linux", "unix", "red hat", "suse", "ubuntu", "debian"].iter().any(|name| details.contains(name)) {

@@ -78,7 +78,8 @@ impl TestTopics {
     /// A configuration on these topics, for the program.
     pub fn config(&self) -> Value {
         json!({
-            "instance_id": "test",
+            // Collectors of equal name fence each other, whatever topics they write to.
+            "instance_id": self.prefix,
             "kafka": {
                 "bootstrap_servers": server("KAFKA"),
                 "topics": {
@@ -209,12 +210,16 @@ pub fn committed(group: &str, topic: &str, partitions: i32) -> BTreeMap<i32, i64
     list.add_partition_range(topic, 0, partitions - 1);
     let offsets = consumer.committed_offsets(list, Duration::from_secs(10)).unwrap();
     let known = offsets.elements();
-    known.iter().filter_map(|element| Some((element.partition(), element.offset().to_raw().filter(|raw| *raw >= 0)?))).collect()
+    known
+        .iter()
+        .filter_map(|element| Some((element.partition(), element.offset().to_raw().filter(|raw| *raw >= 0)?)))
+        .collect()
 }
 
 /// Where each partition ends.
 pub fn ends(topic: &str, partitions: i32) -> BTreeMap<i32, i64> {
-    let consumer: BaseConsumer = client().set("group.id", "test-reader").set("isolation.level", "read_uncommitted").create().unwrap();
+    let consumer: BaseConsumer =
+        client().set("group.id", "test-reader").set("isolation.level", "read_uncommitted").create().unwrap();
     (0..partitions)
         .map(|partition| (partition, consumer.fetch_watermarks(topic, partition, Duration::from_secs(10)).unwrap().1))
         .collect()

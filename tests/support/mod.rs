@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 /// Where the tests were not started by `./dev test`.
 pub fn server(name: &str) -> String {
     let variable = format!("ROLLCALL_TEST_{name}");
-    std::env::var(&variable)
-        .unwrap_or_else(|_| panic!("{variable} is not set: run `./dev test`, or `./dev servers` and export what it prints"))
+    std::env::var(&variable).unwrap_or_else(|_| {
+        panic!("{variable} is not set: run `./dev test`, or `./dev servers` and export what it prints")
+    })
 }
 
 /// Polls until `condition` gives something.

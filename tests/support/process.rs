@@ -68,7 +68,8 @@ impl Stage {
 
     /// Waits for a log event with that message; the event.
     pub fn wait_for(&mut self, message: &str, limit: Duration) -> Value {
-        self.try_wait_for(&[message], limit).unwrap_or_else(|| panic!("no {message:?} in {limit:?}; log:\n{}", self.tail()))
+        self.try_wait_for(&[message], limit)
+            .unwrap_or_else(|| panic!("no {message:?} in {limit:?}; log:\n{}", self.tail()))
     }
 
     /// Waits for a log event with one of these messages.

@@ -38,12 +38,15 @@ pub struct Told {
     pub value: Value,
 }
 
-/// The events, decoded by the libraries of others: `read_events.py` with `arguments` that name the schemas.
+/// The events in the order of their partitions and offsets, decoded by the libraries of others: `read_events.py` with
+/// `arguments` that name the schemas.
 pub fn told(topics: &TestTopics, arguments: &[&str]) -> Vec<Told> {
     let (topic, brokers) = (topics.name("events"), server("KAFKA"));
     let common = ["--bootstrap", &brokers, "--topic", &topic];
     let lines = python::lines("read_events.py", &[&common, arguments].concat());
-    lines.into_iter().map(|line| serde_json::from_value(line).unwrap()).collect()
+    let mut told: Vec<Told> = lines.into_iter().map(|line| serde_json::from_value(line).unwrap()).collect();
+    told.sort_by_key(|event| (event.partition, event.offset));
+    told
 }
 
 /// The same with the schema registry.
