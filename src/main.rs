@@ -4,6 +4,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
@@ -20,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 /// What an end is worth.
 const FAILED: u8 = 1;
 const MISCONFIGURED: u8 = 2;
+/// An operator is promised ten seconds.
+const END_WITHIN: Duration = Duration::from_millis(9500);
 
 fn main() -> ExitCode {
     // clap ends the process by itself, with 2, where the usage is wrong.
@@ -153,6 +156,12 @@ fn stop_on_signal() -> anyhow::Result<CancellationToken> {
             }
             tracing::info!("stopping; a second signal ends at once");
             token.cancel();
+            // A thread of its own, since what hangs may hang in the runtime.
+            std::thread::spawn(|| {
+                std::thread::sleep(END_WITHIN);
+                eprintln!("rollcall: did not end within {END_WITHIN:?}; Kafka will abort what is open");
+                std::process::exit(i32::from(FAILED));
+            });
         }
     });
     Ok(stop)

@@ -175,7 +175,7 @@ fn a_header_name_that_is_no_text_does_not_stop_the_mapper() {
 #[test]
 fn a_streak_of_rejections_holds_its_partition_until_somebody_has_looked_and_the_others_go_on() {
     const STREAK: usize = 5;
-    const OTHERS: usize = 20_000;
+    const OTHERS: usize = 6_000;
     let topics = TestTopics::create(2);
     let (raw, events, group) = (topics.name("raw"), topics.name("events"), topics.name("mapper"));
     let producer = producer();
@@ -187,7 +187,7 @@ fn a_streak_of_rejections_holds_its_partition_until_somebody_has_looked_and_the_
     let mut config = topics.config();
     config["mapper"]["max_reject_streak"] = STREAK.into();
     // Long and large enough that all that is sent below shares a transaction.
-    config["mapper"]["commit_interval"] = "3s".into();
+    config["mapper"]["commit_interval"] = "2s".into();
     config["mapper"]["max_batch_records"] = 1_000_000.into();
     send(&held[0], &good(&held[0]));
     flush(&producer);

@@ -105,7 +105,11 @@ async fn run_source(config: config::Source, source: Arc<dyn Source>, shared: Arc
 async fn discover(config: &config::Source, source: &dyn Source, shared: &Shared) -> Option<Vec<Scope>> {
     let mut backoff = Duration::from_secs(1);
     loop {
-        match source.scopes().await {
+        let scopes = tokio::select! {
+            scopes = source.scopes() => scopes,
+            () = shared.stop.cancelled() => return None,
+        };
+        match scopes {
             Ok(scopes) => return Some(scopes),
             Err(error) => tracing::error!(source = config.name, error = %error, "the scopes of a source are not known"),
         }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use chrono::{SecondsFormat, Utc};
 use serde_json::Value;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +20,8 @@ use crate::record::{self, canonical, partition_for};
 
 /// Pages that may wait for a transaction, whichever scope they are of.
 const QUEUE: usize = 16;
+/// How often an idle producer is served: its events would pile up, and its tokens expire.
+const SERVE_EVERY: Duration = Duration::from_secs(1);
 /// Longest pause between two attempts.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
@@ -57,7 +60,7 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Starts the thread. It ends when every publisher is dropped, or when Kafka refuses for good.
+    /// Starts the thread, from within a runtime. It ends when every publisher is dropped, or when Kafka refuses for good.
     ///
     /// # Errors
     /// When the thread cannot be started.
@@ -69,11 +72,16 @@ impl Publisher {
         stop: CancellationToken,
     ) -> std::io::Result<(Self, JoinHandle<Result<(), Setback>>)> {
         let (queue, pages) = mpsc::channel(QUEUE);
-        let mut press = Press { producer, topics, partitions, count: Box::new(count), stop };
+        let mut press =
+            Press { producer, topics, partitions, count: Box::new(count), stop, runtime: Handle::current() };
         let thread = std::thread::Builder::new().name("publisher".to_owned()).spawn(move || {
             // Sweeping on without publishing would help nobody. Also when it panics.
-            let _end_of_all = press.stop.clone().drop_guard();
-            press.run(pages)
+            let end_of_all = press.stop.clone().drop_guard();
+            let outcome = press.run(pages);
+            if outcome.is_ok() {
+                end_of_all.disarm();
+            }
+            outcome
         })?;
         Ok((Self { queue }, thread))
     }
@@ -148,11 +156,12 @@ struct Press {
     partitions: i32,
     count: Box<dyn Fn(&'static str) + Send>,
     stop: CancellationToken,
+    runtime: Handle,
 }
 
 impl Press {
     fn run(&mut self, mut pages: mpsc::Receiver<Publication>) -> Result<(), Setback> {
-        while let Some(first) = pages.blocking_recv() {
+        while let Some(first) = self.next(&mut pages) {
             let mut batch = vec![first];
             while let Ok(page) = pages.try_recv() {
                 batch.push(page);
@@ -168,6 +177,17 @@ impl Press {
         Ok(())
     }
 
+    /// The next page; the producer is served while there is none.
+    fn next(&self, pages: &mut mpsc::Receiver<Publication>) -> Option<Publication> {
+        loop {
+            let next = self.runtime.block_on(async { tokio::time::timeout(SERVE_EVERY, pages.recv()).await });
+            match next {
+                Ok(page) => return page,
+                Err(_) => self.producer.poll(),
+            }
+        }
+    }
+
     /// One transaction of all these pages, as often as it takes.
     fn publish(&mut self, batch: &[Publication]) -> Result<(), Setback> {
         let mut attempts = 0;
@@ -177,7 +197,7 @@ impl Press {
                     (self.count)("committed");
                     return Ok(());
                 }
-                Err(setback @ Setback::Fatal(_)) => return Err(setback),
+                Err(setback @ (Setback::Fatal(_) | Setback::TooLarge(_))) => return Err(setback),
                 Err(setback) => setback,
             };
             attempts += 1;

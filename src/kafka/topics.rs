@@ -77,8 +77,14 @@ pub struct Difference {
 /// The topics by the configuration.
 pub fn wanted(kafka: &Kafka) -> Vec<Wanted> {
     let topics = &kafka.topics;
-    let compacted = || COMPACTED.map(|(name, value)| (name, value.to_owned())).to_vec();
-    let deleted = || vec![("cleanup.policy", "delete".to_owned()), ("retention.ms", WEEK_MS.to_owned())];
+    // What this program writes is bounded by what its clients may send.
+    let largest = ("max.message.bytes", kafka.max_message_bytes.to_string());
+    let compacted =
+        || [COMPACTED.map(|(name, value)| (name, value.to_owned())).to_vec(), vec![largest.clone()]].concat();
+    let deleted = || {
+        let policy = ("cleanup.policy", "delete".to_owned());
+        vec![policy, ("retention.ms", WEEK_MS.to_owned()), largest.clone()]
+    };
     let raw = vec![
         ("cleanup.policy", "compact,delete".to_owned()),
         ("retention.ms", WEEK_MS.to_owned()),
@@ -131,6 +137,14 @@ pub fn differences(wanted: &[Wanted], found: &BTreeMap<String, Found>) -> Vec<Di
                 }
                 _ => {}
             }
+        }
+        let limit = |settings: Option<&String>| settings.and_then(|value| value.parse::<u64>().ok());
+        let least = topic.settings.iter().find(|(setting, _)| *setting == "max.message.bytes").map(|(_, value)| value);
+        if let (Some(least), Some(is)) = (limit(least), limit(is.settings.get("max.message.bytes")))
+            && is < least
+        {
+            let message = format!("max.message.bytes is {is}: a large record would stop its partition; set {least}");
+            note(&topic.name, false, message);
         }
         for name in ["retention.ms", "delete.retention.ms"] {
             let least = topic.settings.iter().find(|(setting, _)| *setting == name);
@@ -237,8 +251,11 @@ impl Admin {
         let (mut last, first): (Vec<_>, Vec<_>) = missing.cloned().partition(|topic| topic.role == Role::DeadLetters);
         self.create_all(&first, replicas).await?;
         for dead_letters in &mut last {
-            let largest = (self.largest_raw(wanted).await? + DEAD_LETTER_ROOM).to_string();
-            dead_letters.settings.push(("max.message.bytes", largest));
+            let least = self.largest_raw(wanted).await? + DEAD_LETTER_ROOM;
+            for (_, value) in dead_letters.settings.iter_mut().filter(|(name, _)| *name == "max.message.bytes") {
+                let largest = value.parse().unwrap_or(least).max(least);
+                *value = largest.to_string();
+            }
         }
         self.create_all(&last, replicas).await?;
         for _ in 0..50 {

@@ -13,7 +13,7 @@ use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext, PurgeConfig};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::topic_partition_list::TopicPartitionList;
 
 /// Why a transactional step failed, by what follows from it.
@@ -25,6 +25,9 @@ pub enum Setback {
     /// The outcome of the transaction may be unknown.
     #[error("the producer must be renewed: {0}")]
     Renew(String),
+    /// One record is larger than the client may send. It was not added; the rest of the transaction stands.
+    #[error("{0}")]
+    TooLarge(String),
     #[error("{0}")]
     Fatal(String),
 }
@@ -144,8 +147,8 @@ impl TransactionalProducer {
                     record = unsent;
                 }
                 Err((KafkaError::MessageProduction(Code::MessageSizeTooLarge), _)) => {
-                    return Err(Setback::Fatal(format!(
-                        "a record for {} is larger than this producer may send; raise message.max.bytes",
+                    return Err(Setback::TooLarge(format!(
+                        "a record for {} is larger than this client may send; raise kafka.max_message_bytes",
                         message.topic
                     )));
                 }
@@ -196,13 +199,11 @@ impl TransactionalProducer {
     /// # Errors
     /// [`Setback::Renew`] where that could not be confirmed.
     pub fn abort(&mut self) -> Result<(), Setback> {
-        // What is on its way is not wanted any more; its reports still are.
-        self.producer.purge(PurgeConfig::default().queue());
-        if self.drain(self.timeout / 4).is_err() && self.producer.in_flight_count() > 0 {
-            self.producer.purge(PurgeConfig::default().queue().inflight());
-            let _ = self.drain(self.timeout / 4);
+        // Nothing is purged: what is still on its way could arrive within the next transaction. A new producer fences it.
+        let drained = self.drain(self.timeout / 4);
+        if self.producer.in_flight_count() > 0 {
+            return Err(Setback::Renew(drained.err().map_or_else(String::new, |setback| setback.to_string())));
         }
-        self.take_failure();
         let deadline = Instant::now() + self.timeout;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());

@@ -38,6 +38,8 @@ pub struct BreakerLimits {
     pub streak: usize,
 }
 
+const REMEDY: &str = "look at the error headers of the dead-letter topic, mend what writes the raw topic or roll the \
+                      release back, and restart; mapper.max_reject_streak: 0 lets everything through";
 /// How many of a partition's last records the share is taken of.
 const WINDOW: usize = 1000;
 
@@ -62,10 +64,10 @@ impl Breaker {
             return None;
         }
         if self.streak >= limits.streak {
-            return Some(format!("{} records in a row were rejected", self.streak));
+            return Some(format!("{} records in a row were rejected; {REMEDY}", self.streak));
         }
         let most = self.window.len() == WINDOW && self.rejected * 2 > WINDOW;
-        most.then(|| format!("{} of the last {WINDOW} records were rejected", self.rejected))
+        most.then(|| format!("{} of the last {WINDOW} records were rejected; {REMEDY}", self.rejected))
     }
 }
 
@@ -91,7 +93,7 @@ mod tests {
         let mut breaker = Breaker::default();
         let tripped =
             (0..WINDOW).map(|n| breaker.note(n % 3 != 0, BreakerLimits { streak: 10 })).find_map(|reason| reason);
-        assert_eq!(tripped.as_deref(), Some("666 of the last 1000 records were rejected"));
+        assert!(tripped.unwrap().starts_with("666 of the last 1000 records were rejected"));
     }
 
     #[test]

@@ -33,6 +33,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How long an engine that is restoring waits for a record between two slices.
 const BETWEEN_SLICES: Duration = Duration::from_millis(2);
+/// Records between two looks at restores and rebalances, at most.
+const RECORDS_A_TURN: usize = 500;
 /// How long an idle engine waits for a record.
 const IDLE: Duration = Duration::from_millis(100);
 /// Removed devices that one transaction forgets, at most.
@@ -114,6 +116,12 @@ impl Partition {
         self.phase == Phase::Running
     }
 
+    /// Whether a record is one to go on with. The client may deliver older ones after a seek that crossed a look-up of
+    /// the log's start.
+    fn expects(&self, record: &RawRecord<'_>) -> bool {
+        self.is_running() && record.offset >= self.next.or(self.committed).unwrap_or(0)
+    }
+
     /// The records of the open transaction will be read again: nothing of them was.
     fn roll_back(&mut self) {
         self.devices.roll_back();
@@ -152,7 +160,6 @@ impl Mind {
         let decision = decide(&self.rules, record, &partition.devices, &mut |field| self.observer.field_error(field));
         self.observer.decided(&decision);
         let tripped = partition.breaker.note(matches!(decision, Decision::Reject(_)), self.settings.breaker);
-        partition.record_time = partition.record_time.max(record.observed_at_ms().min(record.timestamp_ms));
         let id = || record.key.map(|key| String::from_utf8_lossy(key).into_owned()).unwrap_or_default();
         let fault = |error: &dyn std::fmt::Display| Fatal(format!("{} cannot be written: {error}", id()));
         let (outputs, memory) = match decision {
@@ -177,6 +184,11 @@ impl Mind {
                 (vec![event, state], Memory::Put(id(), emission.state))
             }
         };
+        if !matches!(memory, Memory::Nothing) {
+            // A clock that runs ahead must not make removed devices forgotten.
+            let now = chrono::Utc::now().timestamp_millis();
+            partition.record_time = partition.record_time.max(record.observed_at_ms().min(now));
+        }
         let (next, bytes) = (record.offset + 1, record.len());
         Ok(Effects { next, bytes, outputs, memory, tripped })
     }
@@ -209,19 +221,28 @@ impl<P: Port> Engine<P> {
     /// When going on could lose or repeat something, or is impossible; the message names the remedy.
     pub fn run(mut self) -> Result<(), Fatal> {
         while !self.stop.is_cancelled() {
-            self.turn()?;
+            if let Err(fatal) = self.turn() {
+                // Told before the clients are closed, which may take its time.
+                tracing::error!(error = %fatal, "the engine cannot go on");
+                self.stop.cancel();
+                return Err(fatal);
+            }
         }
         self.finish()
     }
 
-    /// One turn of the loop: one record at most.
+    /// One turn of the loop: some records at most.
     fn turn(&mut self) -> Result<(), Fatal> {
         self.mind.observer.beat();
         while let Some(step) = self.port.rebalance() {
             self.follow(step)?;
         }
         self.advance_restores()?;
-        self.take_record()?;
+        for _ in 0..RECORDS_A_TURN {
+            if !self.take_record()? || self.batch_is_due() {
+                break;
+            }
+        }
         if self.batch_is_due() { self.commit() } else { Ok(()) }
     }
 
@@ -241,23 +262,24 @@ impl<P: Port> Engine<P> {
 
     // === Records ===
 
-    fn take_record(&mut self) -> Result<(), Fatal> {
+    /// Maps the next record; whether there was one.
+    fn take_record(&mut self) -> Result<bool, Fatal> {
         let timeout = self.patience();
         let mut taken = None;
         let (owned, mind) = (&mut self.owned, &self.mind);
         self.port.poll(timeout, &mut |record| {
-            // Else it was prefetched before the partition was paused, and is read again where the partition resumes.
-            if let Some(partition) = owned.get_mut(&record.partition).filter(|partition| partition.is_running()) {
+            // Else it is of a partition that will be sought, or from before the place that was sought.
+            if let Some(partition) = owned.get_mut(&record.partition).filter(|partition| partition.expects(&record)) {
                 taken = Some((record.partition, mind.consider(&record, partition)));
             }
         })?;
-        let Some((number, effects)) = taken else { return Ok(()) };
+        let Some((number, effects)) = taken else { return Ok(false) };
         let Effects { next, bytes, outputs, memory, tripped } = effects?;
         if let Some(reason) = tripped {
-            return self.trip(number, &reason);
+            return self.trip(number, &reason).map(|()| true);
         }
         let produced = self.produce(bytes, outputs);
-        let Some(partition) = self.owned.get_mut(&number) else { return Ok(()) };
+        let Some(partition) = self.owned.get_mut(&number) else { return Ok(false) };
         // Also where producing failed: recovery rewinds the partitions that the transaction touched.
         partition.next = Some(next);
         match memory {
@@ -265,7 +287,12 @@ impl<P: Port> Engine<P> {
             Memory::Put(id, state) => partition.devices.put(&id, Some(state)),
             Memory::Learn(id, known) => partition.devices.learn(&id, known),
         }
-        produced.or_else(|setback| self.recover(setback))
+        match produced {
+            Ok(()) => {}
+            Err(Setback::TooLarge(cause)) => self.trip(number, &cause)?,
+            Err(setback) => self.recover(setback)?,
+        }
+        Ok(true)
     }
 
     fn produce(&mut self, bytes: usize, outputs: Vec<Output>) -> Result<(), Setback> {
@@ -353,16 +380,12 @@ impl<P: Port> Engine<P> {
         Ok(())
     }
 
-    /// Too much was rejected: the batch never was, and its partition waits for somebody to look.
+    /// This partition cannot go on by itself: the batch never was, and it waits for somebody to look.
     fn trip(&mut self, number: i32, reason: &str) -> Result<(), Fatal> {
         if self.batch.is_some() {
             self.recover(Setback::Abort(format!("partition {number}: {reason}")))?;
         }
-        let reason = format!(
-            "{reason}; look at the error headers of the dead-letter topic, mend what writes the raw topic or roll the \
-             release back, and restart; mapper.max_reject_streak: 0 lets everything through"
-        );
-        self.hold(number, &reason)
+        self.hold(number, reason)
     }
 
     fn hold(&mut self, number: i32, reason: &str) -> Result<(), Fatal> {

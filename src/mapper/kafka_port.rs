@@ -24,6 +24,8 @@ use crate::record::RawRecord;
 
 /// How long Kafka may take to answer a question. Short, since running partitions wait meanwhile; it is asked again.
 const ANSWER: Duration = Duration::from_millis(500);
+/// How often clients that are idle are served: their events would pile up, and their tokens expire.
+const SERVE_EVERY: Duration = Duration::from_secs(1);
 /// How long a seek may take: it is local but for a wait on the fetcher.
 const SEEK: Duration = Duration::from_secs(10);
 
@@ -44,6 +46,8 @@ pub struct KafkaPort {
     consumer: BaseConsumer<Rebalances>,
     producer: TransactionalProducer,
     states: StateReader,
+    /// When the clients that may be idle were last served.
+    served: Instant,
 }
 
 /// Stores rebalances for the loop.
@@ -62,10 +66,12 @@ impl ConsumerContext for Rebalances {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let numbers = partitions_of(list);
         if self.closing.load(Ordering::Acquire) {
-            // Nobody polls any more; without this the drop of the consumer would wait for ever.
-            if code != RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-                let _ = consumer.incremental_unassign(list);
-            }
+            // Nobody polls any more; unanswered, the drop of the consumer would wait for ever.
+            let _ = if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+                consumer.incremental_assign(list)
+            } else {
+                consumer.incremental_unassign(list)
+            };
             return;
         }
         let step = if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
@@ -105,6 +111,7 @@ impl KafkaPort {
             consumer,
             producer,
             states: StateReader::new(kafka, member).map_err(refused)?,
+            served: Instant::now(),
         })
     }
 
@@ -115,6 +122,11 @@ impl KafkaPort {
 
 impl Port for KafkaPort {
     fn poll(&mut self, timeout: Duration, take: &mut dyn FnMut(RawRecord<'_>)) -> Result<(), Fatal> {
+        if self.served.elapsed() > SERVE_EVERY {
+            self.served = Instant::now();
+            self.producer.poll();
+            self.states.serve();
+        }
         match self.consumer.poll(timeout) {
             None => Ok(()),
             Some(Ok(message)) => {
@@ -245,14 +257,16 @@ impl Port for KafkaPort {
         self.producer.renew()
     }
 
-    fn wait(&mut self, duration: Duration) {
+    fn wait(&mut self, duration: Duration) -> Result<(), Fatal> {
         let deadline = Instant::now() + duration;
         loop {
             // What comes is of a partition that will be sought: it comes again.
             let left = deadline.saturating_duration_since(Instant::now());
-            let _ = self.consumer.poll(left.min(Duration::from_millis(50)));
+            if let Some(Err(error)) = self.consumer.poll(left.min(Duration::from_millis(50))) {
+                consumer_error(&error, &self.topics.raw)?;
+            }
             if left.is_zero() {
-                return;
+                return Ok(());
             }
         }
     }
@@ -261,6 +275,14 @@ impl Port for KafkaPort {
 impl Drop for KafkaPort {
     fn drop(&mut self) {
         self.consumer.context().closing.store(true, Ordering::Release);
+        while let Some(step) = self.rebalance() {
+            let _ = match step {
+                Rebalance::Assign(numbers) => self.consumer.incremental_assign(&self.raw(&numbers)),
+                Rebalance::Revoke(numbers) | Rebalance::Lost(numbers) => {
+                    self.consumer.incremental_unassign(&self.raw(&numbers))
+                }
+            };
+        }
     }
 }
 
@@ -328,6 +350,14 @@ impl StateReader {
         }
         if self.reading.is_empty() {
             let _ = self.reader.unassign();
+        }
+    }
+
+    /// Serves the events of idle clients.
+    fn serve(&self) {
+        let _ = self.probe.poll(Duration::ZERO);
+        if self.reading.is_empty() {
+            let _ = self.reader.poll(Duration::ZERO);
         }
     }
 

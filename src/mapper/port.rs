@@ -155,6 +155,9 @@ pub trait Port {
     /// See [`Setback`].
     fn renew(&mut self) -> Result<(), Setback>;
 
-    /// Lets time pass without leaving the group; paused partitions only.
-    fn wait(&mut self, duration: Duration);
+    /// Lets time pass without leaving the group, while all partitions are paused.
+    ///
+    /// # Errors
+    /// When the consumer cannot go on.
+    fn wait(&mut self, duration: Duration) -> Result<(), Fatal>;
 }

@@ -70,11 +70,15 @@ impl<'a> RawRecord<'a> {
         std::str::from_utf8(found.1?).ok()
     }
 
-    /// When the instance was seen, milliseconds since the epoch: the header, else Kafka's timestamp.
+    /// When the instance was seen, milliseconds since the epoch: the header, else Kafka's timestamp. Nothing is seen
+    /// after it was written: a later header is a wrong clock, and would make all that follows look outdated.
     pub fn observed_at_ms(&self) -> i64 {
-        self.header(OBSERVED_AT)
-            .and_then(|text| DateTime::parse_from_rfc3339(text).ok())
-            .map_or(self.timestamp_ms, |at| at.timestamp_millis())
+        let told = self.header(OBSERVED_AT).and_then(|text| DateTime::parse_from_rfc3339(text).ok());
+        match told.map(|at| at.timestamp_millis()) {
+            Some(at) if self.timestamp_ms > 0 => at.min(self.timestamp_ms),
+            Some(at) => at,
+            None => self.timestamp_ms,
+        }
     }
 
     /// Size of key and value, for the bounds of a batch.

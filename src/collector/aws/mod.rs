@@ -7,9 +7,12 @@ mod capture;
 mod shape;
 pub mod xml;
 
+use std::time::Duration;
+
 use aws_config::SdkConfig;
 use aws_config::sts::AssumeRoleProvider;
 use aws_sdk_ec2::config::Region;
+use aws_sdk_ec2::config::timeout::TimeoutConfig;
 use aws_sdk_ec2::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -52,7 +55,11 @@ impl Ec2 {
 
     async fn base(&self) -> &SdkConfig {
         let load = || async {
-            let mut loader = aws_config::from_env();
+            let timeouts = TimeoutConfig::builder()
+                .connect_timeout(Duration::from_secs(5))
+                .operation_attempt_timeout(Duration::from_secs(60))
+                .operation_timeout(Duration::from_secs(180));
+            let mut loader = aws_config::from_env().timeout_config(timeouts.build());
             if let Some(url) = &self.aws.endpoint_url {
                 loader = loader.endpoint_url(url);
             }

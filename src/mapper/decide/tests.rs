@@ -91,6 +91,8 @@ struct Sent {
 
 /// 2026-01-01T00:00:00Z.
 const EPOCH: i64 = 1_767_225_600_000;
+/// When every record was written, to Kafka's mind: after all that is observed here.
+const WRITTEN: i64 = EPOCH + 365 * 24 * 3600 * 1000;
 
 /// A record of the device, in its partition, observed `at` milliseconds after 2026-01-01.
 fn sent(at: i64, value: Option<&Value>) -> Sent {
@@ -138,7 +140,7 @@ impl Roll {
         let record = RawRecord {
             partition: sent.partition,
             offset: self.offset,
-            timestamp_ms: EPOCH + 50,
+            timestamp_ms: WRITTEN,
             key: sent.key.as_deref(),
             value: sent.value.as_deref(),
             headers: sent.headers.iter().map(|(name, value)| (*name, Some(value.as_bytes()))).collect(),
@@ -383,8 +385,17 @@ fn without_a_readable_observation_time_kafkas_counts() {
         let mut record = sent(100, Some(&running()));
         record.headers = header.map(|text| (OBSERVED_AT, text.to_owned())).into_iter().collect();
         assert_eq!(roll.takes(&record), "created");
-        assert_eq!(roll.state().observed_at, EPOCH + 50, "{header:?}");
+        assert_eq!(roll.state().observed_at, WRITTEN, "{header:?}");
     }
+}
+
+#[test]
+fn what_claims_to_be_observed_after_it_was_written_was_observed_then() {
+    let mut roll = Roll::new();
+    let mut record = sent(0, Some(&running()));
+    record.headers = vec![(OBSERVED_AT, "2099-01-01T00:00:00.000Z".to_owned())];
+    assert_eq!(roll.takes(&record), "created");
+    assert_eq!(roll.state().observed_at, WRITTEN);
 }
 
 #[test]

@@ -22,12 +22,12 @@ impl<P: Port> Engine<P> {
         let running = self.running();
         self.port.pause(&running)?;
         match setback {
-            Setback::Fatal(cause) => Err(Fatal(cause)),
+            Setback::Fatal(cause) | Setback::TooLarge(cause) => Err(Fatal(cause)),
             Setback::Renew(_) => self.renew(&running),
             Setback::Abort(_) => match self.port.abort() {
                 Ok(()) => {
                     self.mind.observer.aborted();
-                    self.port.wait(backoff(self.setbacks));
+                    self.port.wait(backoff(self.setbacks))?;
                     self.undo()
                 }
                 Err(Setback::Fatal(cause)) => Err(Fatal(cause)),
@@ -56,7 +56,7 @@ impl<P: Port> Engine<P> {
     /// A new producer; then the group's offsets tell whether the transaction was committed.
     fn renew(&mut self, running: &[i32]) -> Result<(), Fatal> {
         self.mind.observer.renewed();
-        self.port.wait(backoff(self.setbacks));
+        self.port.wait(backoff(self.setbacks))?;
         let mut attempts = 0;
         let committed = loop {
             if self.stop.is_cancelled() {
@@ -73,7 +73,7 @@ impl<P: Port> Engine<P> {
                 Err(error) => {
                     attempts += 1;
                     tracing::warn!(error, attempts, "the producer could not be renewed yet");
-                    self.port.wait(backoff(attempts));
+                    self.port.wait(backoff(attempts))?;
                 }
             }
         };
