@@ -290,7 +290,10 @@ fn fits(pattern: &str, value: &Value) -> bool {
         // In quotes or not: in the tables of both pages it is a number.
         "<unix_timestamp>" => value.is_i64(),
         "<launch_time_iso>" => value.as_str().is_some_and(|text| DateTime::parse_from_rfc3339(text).is_ok()),
-        _ if pattern.starts_with('=') => pattern[1..].split('|').any(|choice| choice == value.to_string()),
+        _ if pattern.starts_with('=') => {
+            let text = value.to_string();
+            pattern[1..].split('|').any(|choice| choice == text)
+        }
         choices if choices.contains('|') => choices.split('|').any(|choice| value == choice),
         text => value.as_str().is_some_and(|value| fits_text(text, value)),
     }
