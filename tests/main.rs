@@ -2,6 +2,7 @@
 
 mod cli;
 mod dead_letters;
+mod demo;
 mod events;
 mod exactly_once;
 mod facts;
