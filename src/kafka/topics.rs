@@ -15,6 +15,8 @@ use super::client;
 use crate::config::Kafka;
 
 const ANSWER: Duration = Duration::from_secs(15);
+/// How long the first answer may take: somebody waits to hear that Kafka is not there.
+const FIRST_ANSWER: Duration = Duration::from_secs(5);
 /// What a dead letter may have beyond its raw record: headers that tell what is wrong.
 const DEAD_LETTER_ROOM: u64 = 64 << 10;
 /// Seven days: the longest outage that is survived without a loss.
@@ -207,7 +209,7 @@ impl Admin {
     pub async fn describe(&self, wanted: &[Wanted]) -> Result<BTreeMap<String, Found>, KafkaError> {
         let client = self.client.clone();
         // On a thread of its own, so that whoever waits for it can be asked to stop.
-        let asked = tokio::task::spawn_blocking(move || client.inner().fetch_metadata(None, ANSWER));
+        let asked = tokio::task::spawn_blocking(move || client.inner().fetch_metadata(None, FIRST_ANSWER));
         let metadata = asked.await.unwrap_or(Err(KafkaError::Canceled))?;
         let is_wanted = |name: &str| wanted.iter().any(|topic| topic.name == name);
         let existing = metadata.topics().iter().filter(|topic| topic.error().is_none() && is_wanted(topic.name()));
