@@ -125,7 +125,8 @@ impl Process {
         }
         self.health.not_ready("collector", "initialising its producer");
         self.health.ready(START);
-        let id = format!("rollcall-collector-{}", instance_id.0);
+        // Of this pipeline: others on the same Kafka may run under the same name.
+        let id = format!("rollcall-collector-{}-{}", kafka.topics.raw, instance_id.0);
         let settings = client::producer(kafka, &id, Duration::from_millis(20));
         let timeout = kafka.transaction_timeout;
         let producer = tokio::task::block_in_place(|| {

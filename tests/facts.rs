@@ -32,9 +32,9 @@ fn fill(producer: &BaseProducer, topic: &str) {
     }
 }
 
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    times[times.len() / 2]
+/// The fastest: what it takes when nothing else gets in the way.
+fn fastest(times: impl Iterator<Item = Duration>) -> Duration {
+    times.min().unwrap()
 }
 
 #[test]
@@ -44,36 +44,27 @@ fn a_commit_without_draining_first_waits_out_a_poll() {
 
     let naive: BaseProducer = transactional(&topics.name("naive")).create().unwrap();
     naive.init_transactions(Duration::from_secs(30)).unwrap();
-    let naive = median(
-        (0..11)
-            .map(|_| {
-                naive.begin_transaction().unwrap();
-                fill(&naive, &topic);
-                let began = Instant::now();
-                naive.commit_transaction(Duration::from_secs(30)).unwrap();
-                began.elapsed()
-            })
-            .collect(),
-    );
+    let naive = fastest((0..11).map(|_| {
+        naive.begin_transaction().unwrap();
+        fill(&naive, &topic);
+        let began = Instant::now();
+        naive.commit_transaction(Duration::from_secs(30)).unwrap();
+        began.elapsed()
+    }));
 
     let mut ours = TransactionalProducer::new(transactional(&topics.name("ours")), Duration::from_secs(30)).unwrap();
     ours.renew().unwrap();
-    let ours = median(
-        (0..11)
-            .map(|_| {
-                ours.begin().unwrap();
-                for _ in 0..200 {
-                    let message =
-                        Message { topic: &topic, partition: None, key: Some(b"k"), value: Some(b"x"), headers: &[] };
-                    ours.send(message).unwrap();
-                }
-                let began = Instant::now();
-                ours.commit().unwrap();
-                began.elapsed()
-            })
-            .collect(),
-    );
-    println!("median commit: {naive:?} as rdkafka does it, {ours:?} drained first");
+    let ours = fastest((0..11).map(|_| {
+        ours.begin().unwrap();
+        for _ in 0..200 {
+            let message = Message { topic: &topic, partition: None, key: Some(b"k"), value: Some(b"x"), headers: &[] };
+            ours.send(message).unwrap();
+        }
+        let began = Instant::now();
+        ours.commit().unwrap();
+        began.elapsed()
+    }));
+    println!("fastest commit: {naive:?} as rdkafka does it, {ours:?} drained first");
     assert!(naive > ours * 2, "draining first no longer pays: {naive:?} against {ours:?}");
 }
 

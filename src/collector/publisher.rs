@@ -20,6 +20,8 @@ use crate::record::{self, canonical, partition_for};
 
 /// Pages that may wait for a transaction, whichever scope they are of.
 const QUEUE: usize = 16;
+/// Attempts at a transaction while Kafka can be reached, before the process gives up, for its supervisor to see.
+const MAX_ATTEMPTS: u32 = 20;
 /// How often an idle producer is served: its events would pile up, and its tokens expire.
 const SERVE_EVERY: Duration = Duration::from_secs(1);
 /// Longest pause between two attempts.
@@ -201,8 +203,17 @@ impl Press {
                 Err(setback) => setback,
             };
             attempts += 1;
+            if attempts > MAX_ATTEMPTS {
+                return Err(Setback::Fatal(format!(
+                    "{MAX_ATTEMPTS} transactions in a row failed though Kafka answered; does another collector run under \
+                     this instance_id? The last one: {setback}"
+                )));
+            }
             tracing::warn!(%setback, attempts, "transaction failed, its pages will be published again");
-            self.recover(setback)?;
+            if !self.recover(setback)? {
+                // Away is not wrong: that may last.
+                attempts = 1;
+            }
             let pause = Duration::from_millis(50).saturating_mul(1 << attempts.min(10)).min(MAX_BACKOFF);
             self.pause(pause)?;
         }
@@ -222,12 +233,13 @@ impl Press {
         self.producer.commit()
     }
 
-    fn recover(&mut self, setback: Setback) -> Result<(), Setback> {
+    /// Gets ready for another attempt; whether Kafka could be reached for it.
+    fn recover(&mut self, setback: Setback) -> Result<bool, Setback> {
         if let Setback::Abort(_) = setback {
             match self.producer.abort() {
                 Ok(()) => {
                     (self.count)("aborted");
-                    return Ok(());
+                    return Ok(true);
                 }
                 Err(fatal @ Setback::Fatal(_)) => return Err(fatal),
                 Err(_) => {}
@@ -236,8 +248,9 @@ impl Press {
         (self.count)("renewed");
         match self.producer.renew() {
             Err(fatal @ Setback::Fatal(_)) => Err(fatal),
+            Ok(()) => Ok(true),
             // Not yet: the next attempt fails at once and comes here again.
-            Ok(()) | Err(_) => Ok(()),
+            Err(_) => Ok(false),
         }
     }
 

@@ -122,9 +122,20 @@ pub fn decide(rules: &Rules, record: &RawRecord<'_>, devices: &Devices, unreadab
         Ok(text) => text,
         Err(error) => return Decision::Reject(Rejection::NotUtf8(error)),
     };
+    let repaired;
     let instance = match Instance::parse(text) {
         Ok(instance) => instance,
-        Err(error) => return Decision::Reject(Rejection::NotAnObject(error.to_string())),
+        Err(error) => {
+            // A member that occurs twice costs no instance: the last one counts.
+            let Ok(value) = serde_json::from_str::<serde_json::Value>(text) else {
+                return Decision::Reject(Rejection::NotAnObject(error.to_string()));
+            };
+            repaired = value.to_string();
+            match Instance::parse(&repaired) {
+                Ok(instance) => instance,
+                Err(error) => return Decision::Reject(Rejection::NotAnObject(error.to_string())),
+            }
+        }
     };
     match instance.instance_id.text() {
         None => return Decision::Reject(Rejection::NoInstanceId),

@@ -407,6 +407,15 @@ fn an_observation_time_with_an_offset_is_the_same_instant() {
     assert_eq!(roll.state().observed_at, EPOCH + 7);
 }
 
+#[test]
+fn a_member_that_occurs_twice_costs_no_instance() {
+    let mut roll = Roll::new();
+    let mut record = sent(100, Some(&running()));
+    let text = String::from_utf8(record.value.unwrap()).unwrap();
+    record.value = Some(text.replacen('{', r#"{"ImageId":"ami-first","ImageId":"ami-second","#, 1).into_bytes());
+    assert_eq!(roll.takes(&record), "created");
+}
+
 // === The fast path ===
 
 #[test]
