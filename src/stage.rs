@@ -168,11 +168,7 @@ impl Process {
             std::thread::Builder::new().name(format!("engine-{slot}")).spawn(move || {
                 // One engine less would leave its share to the others without anybody being told. Also when it panics.
                 let _end_of_all = process.stop.clone().drop_guard();
-                let outcome = process.run_engine(slot, partitions, framing, observer);
-                if let Err(error) = &outcome {
-                    tracing::error!(engine = slot, error = format!("{error:#}"), "engine ended");
-                }
-                let _ = ended.send(outcome);
+                let _ = ended.send(process.run_engine(slot, partitions, framing, observer));
             })?;
             ends.push(end);
         }

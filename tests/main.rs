@@ -3,6 +3,7 @@
 mod cli;
 mod dead_letters;
 mod demo;
+mod docs;
 mod events;
 mod exactly_once;
 mod facts;

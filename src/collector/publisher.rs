@@ -192,7 +192,7 @@ impl Press {
 
     /// One transaction of all these pages, as often as it takes.
     fn publish(&mut self, batch: &[Publication]) -> Result<(), Setback> {
-        let mut attempts = 0;
+        let (mut attempts, mut answered) = (0, 0);
         loop {
             let setback = match self.attempt(batch) {
                 Ok(()) => {
@@ -203,17 +203,15 @@ impl Press {
                 Err(setback) => setback,
             };
             attempts += 1;
-            if attempts > MAX_ATTEMPTS {
+            if answered == MAX_ATTEMPTS {
                 return Err(Setback::Fatal(format!(
                     "{MAX_ATTEMPTS} transactions in a row failed though Kafka answered; does another collector run under \
                      this instance_id? The last one: {setback}"
                 )));
             }
             tracing::warn!(%setback, attempts, "transaction failed, its pages will be published again");
-            if !self.recover(setback)? {
-                // Away is not wrong: that may last.
-                attempts = 1;
-            }
+            // Away is not wrong: that may last.
+            answered = if self.recover(setback)? { answered + 1 } else { 0 };
             let pause = Duration::from_millis(50).saturating_mul(1 << attempts.min(10)).min(MAX_BACKOFF);
             self.pause(pause)?;
         }

@@ -82,7 +82,7 @@ struct Partition {
     committed: Option<i64>,
     /// Where the open transaction will put it; `None` while it has no record of this partition.
     next: Option<i64>,
-    /// The latest that a record of this partition was written, milliseconds since the epoch.
+    /// The latest observation that told something of a device of this partition, milliseconds since the epoch.
     record_time: i64,
     breaker: Breaker,
 }

@@ -44,11 +44,6 @@ impl Health {
         }
     }
 
-    /// The loop `part` has ended as it should.
-    pub fn rest(&self, part: &str) {
-        lock(&self.beats).remove(part);
-    }
-
     /// The loops that seem stuck, with the time since they last turned.
     pub fn stuck(&self) -> BTreeMap<String, Duration> {
         let beats = lock(&self.beats);
