@@ -6,7 +6,8 @@ use chrono::Utc;
 use serde_json::{Map, Value};
 use tokio::io::AsyncReadExt;
 
-use super::source::{BoxFuture, Page, Pages, RESERVATION_MEMBERS, Scope, Source, SweepError};
+use super::fault::{Fault, FaultKind};
+use super::source::{BoxFuture, Discovery, Page, Pages, RESERVATION_MEMBERS, Scope, Source};
 use crate::config::FileSource;
 
 /// Instances a page.
@@ -26,13 +27,13 @@ impl FileInstances {
 }
 
 impl Source for FileInstances {
-    fn scopes(&self) -> BoxFuture<'_, Result<Vec<Scope>, SweepError>> {
+    fn scopes(&self) -> BoxFuture<'_, Discovery> {
         let scope = Scope {
             source: self.name.clone(),
             account: self.file.account.as_ref().map(|account| account.0.clone()),
             region: self.file.region.clone(),
         };
-        Box::pin(async { Ok(vec![scope]) })
+        Box::pin(async { Discovery { scopes: vec![scope], unknown: Vec::new() } })
     }
 
     fn pages(&self, _: &Scope) -> Box<dyn Pages + '_> {
@@ -52,15 +53,16 @@ struct FilePages {
 }
 
 impl Pages for FilePages {
-    fn next(&mut self) -> BoxFuture<'_, Result<Option<Page>, SweepError>> {
+    fn next(&mut self) -> BoxFuture<'_, Result<Option<Page>, Fault>> {
         Box::pin(async {
             if self.rest.is_none() {
-                let text = read(&self.path).await.map_err(|error| SweepError::Config(error.to_string()))?;
+                let text =
+                    read(&self.path).await.map_err(|error| Fault::new(FaultKind::InvalidFile, error.to_string()))?;
                 let instances = instances(&text).map_err(|error| {
-                    SweepError::Config(format!(
-                        "{} is not what describe-instances prints: {error}",
-                        self.path.display()
-                    ))
+                    Fault::new(
+                        FaultKind::InvalidFile,
+                        format!("{} is not what describe-instances prints: {error}", self.path.display()),
+                    )
                 })?;
                 self.rest = Some(instances);
             }

@@ -8,6 +8,7 @@
 
 #[cfg(feature = "aws")]
 pub mod aws;
+pub mod fault;
 pub mod file;
 pub mod publisher;
 pub mod simulated;
@@ -24,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config;
 use crate::telemetry::metrics::Metrics;
 use publisher::{Labels, Publisher};
-use source::{Scope, Source, SweepError};
+use source::{Scope, Source};
 use sweep::{Cause, Sweep, Verdict, sweep};
 
 /// Part of an interval by which sweeps are moved at random, so that scopes do not fall due together.
@@ -109,9 +110,12 @@ async fn discover(config: &config::Source, source: &dyn Source, shared: &Shared)
             scopes = source.scopes() => scopes,
             () = shared.stop.cancelled() => return None,
         };
-        match scopes {
-            Ok(scopes) => return Some(scopes),
-            Err(error) => tracing::error!(source = config.name, error = %error, "the scopes of a source are not known"),
+        if scopes.unknown.is_empty() {
+            return Some(scopes.scopes);
+        }
+        for unknown in scopes.unknown {
+            let error = unknown.fault;
+            tracing::error!(source = config.name, %error, "the scopes of a source are not known");
         }
         if shared.repeat != Repeat::Forever || wait(backoff, &shared.stop).await.is_break() {
             return None;
@@ -164,8 +168,7 @@ fn report(scope: &Scope, sweep: &Sweep, metrics: &Metrics) {
         Verdict::Incomplete(cause) => {
             metrics.sweeps.with_label_values(&[source, "incomplete"]).inc();
             let class = match cause {
-                Cause::Source(SweepError::Config(_)) => "ThirdPartyConfig",
-                Cause::Source(SweepError::Unavailable(_)) => "ThirdPartyGeneric",
+                Cause::Source(fault) => fault.class().name(),
                 Cause::Publish(_) => "FirstPartyGeneric",
             };
             tracing::error!(%scope, sweep = id, pages, instances, seconds, class, error = %cause, "sweep incomplete");

@@ -13,7 +13,8 @@ use std::sync::{Mutex, PoisonError};
 use chrono::Utc;
 use serde_json::Value;
 
-use super::source::{BoxFuture, Page, Pages, Scope, Source, SweepError};
+use super::fault::Fault;
+use super::source::{BoxFuture, Discovery, Page, Pages, Scope, Source};
 use crate::config::SimulatedSource;
 use fleet::Fleet;
 
@@ -53,7 +54,7 @@ impl Simulated {
 }
 
 impl Source for Simulated {
-    fn scopes(&self) -> BoxFuture<'_, Result<Vec<Scope>, SweepError>> {
+    fn scopes(&self) -> BoxFuture<'_, Discovery> {
         let scope = |account: &str, region: &str| Scope {
             source: self.name.clone(),
             account: Some(account.to_owned()),
@@ -61,7 +62,7 @@ impl Source for Simulated {
         };
         let scopes = ACCOUNTS.iter().flat_map(|account| REGIONS.iter().map(move |region| scope(account, region)));
         let scopes = scopes.collect();
-        Box::pin(async { Ok(scopes) })
+        Box::pin(async { Discovery { scopes, unknown: Vec::new() } })
     }
 
     fn pages(&self, scope: &Scope) -> Box<dyn Pages + '_> {
@@ -77,7 +78,7 @@ struct OnePage<'a> {
 }
 
 impl Pages for OnePage<'_> {
-    fn next(&mut self) -> BoxFuture<'_, Result<Option<Page>, SweepError>> {
+    fn next(&mut self) -> BoxFuture<'_, Result<Option<Page>, Fault>> {
         let page = self.scope.take().map(|scope| Page { observed_at: Utc::now(), instances: self.source.next(&scope) });
         Box::pin(async { Ok(page) })
     }

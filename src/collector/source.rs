@@ -1,11 +1,14 @@
 //! Where instances come from: the one trait that the EC2 API, a file and the simulated fleet share.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
 use chrono::{DateTime, Utc};
-use serde_json::Value;
+use serde_json::{Map, Value};
+
+use super::fault::Fault;
 
 /// A future on the heap, so that sources of several kinds can be swept alike.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -14,7 +17,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub const RESERVATION_MEMBERS: [&str; 3] = ["OwnerId", "RequesterId", "ReservationId"];
 
 /// What one sweep covers: a region of an account.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Scope {
     /// Name of the source.
     pub source: String,
@@ -31,6 +34,24 @@ impl fmt::Display for Scope {
     }
 }
 
+/// The scopes of a source, as far as they could be found out. "No answer" is not "an empty answer".
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Discovery {
+    /// Those that are to be swept.
+    pub scopes: Vec<Scope>,
+    /// What could not be asked; scopes of these accounts may exist all the same.
+    pub unknown: Vec<Unknown>,
+}
+
+/// A part of a source whose scopes could not be found out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unknown {
+    /// The account whose regions are not known; `None`: the accounts themselves are not.
+    pub account: Option<String>,
+    /// Why.
+    pub fault: Fault,
+}
+
 /// Some instances of a scope, as they were at one moment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Page {
@@ -41,24 +62,18 @@ pub struct Page {
     pub instances: Vec<Value>,
 }
 
-/// Why a sweep is incomplete, by what follows from it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SweepError {
-    /// Somebody must change credentials, permissions or configuration first.
-    #[error("{0}")]
-    Config(String),
-    /// The source may answer the next time.
-    #[error("{0}")]
-    Unavailable(String),
-}
-
 /// Something that lists instances.
 pub trait Source: Send + Sync {
-    /// The scopes that it covers.
-    fn scopes(&self) -> BoxFuture<'_, Result<Vec<Scope>, SweepError>>;
+    /// The scopes that it covers now. What could not be found out is in the answer.
+    fn scopes(&self) -> BoxFuture<'_, Discovery>;
 
     /// Begins to list a scope. Nothing is asked for before the first [`Pages::next`].
     fn pages(&self, scope: &Scope) -> Box<dyn Pages + '_>;
+
+    /// Another way to ask, where there is one. A source without it is believed at its word.
+    fn second_look(&self) -> Option<&dyn SecondLook> {
+        None
+    }
 
     /// Whether a second sweep can bring anything.
     fn can_repeat(&self) -> bool {
@@ -69,5 +84,23 @@ pub trait Source: Send + Sync {
 /// The pages of one sweep.
 pub trait Pages: Send {
     /// The next page; `None` once the source has said that there are no more, and only then.
-    fn next(&mut self) -> BoxFuture<'_, Result<Option<Page>, SweepError>>;
+    ///
+    /// What can be tried again was tried again when this fails: the sweep is incomplete.
+    fn next(&mut self) -> BoxFuture<'_, Result<Option<Page>, Fault>>;
+}
+
+/// Asking about particular instances, since a listing is served from caches and may lack what is there.
+pub trait SecondLook: Send + Sync {
+    /// Those of these instances that exist, whatever the source's own filters say.
+    fn instances<'a>(&'a self, scope: &'a Scope, ids: &'a [String]) -> BoxFuture<'a, Result<Page, Fault>>;
+
+    /// The tags of these instances, as in the member `Tags`; one that has none is left out.
+    fn tags<'a>(
+        &'a self,
+        scope: &'a Scope,
+        ids: &'a [String],
+    ) -> BoxFuture<'a, Result<BTreeMap<String, Vec<Map<String, Value>>>, Fault>>;
+
+    /// Whether the source narrows its listing by filters, so that an instance can exist and not be listed.
+    fn is_filtered(&self) -> bool;
 }

@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
+use super::fault::Fault;
 use super::publisher::{Labels, PublishError, Publisher};
-use super::source::{Pages, Scope, SweepError};
+use super::source::{Pages, Scope};
 
 /// How a sweep ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +22,7 @@ pub enum Verdict {
 pub enum Cause {
     /// The source did not answer, or not to the end.
     #[error(transparent)]
-    Source(#[from] SweepError),
+    Source(#[from] Fault),
     /// Kafka did not take it.
     #[error(transparent)]
     Publish(#[from] PublishError),

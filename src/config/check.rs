@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{AwsSource, Config, Source, SourceKind};
+use super::Config;
 
 /// Properties that an operator may not set, with the reason.
 const RESERVED: [(&str, &str); 9] = [
@@ -68,7 +68,7 @@ pub fn faults(config: &Config) -> Vec<Fault> {
     let mut seen = BTreeSet::new();
     for (index, source) in config.collector.sources.iter().enumerate() {
         let key = format!("collector.sources.{index}");
-        check_source(source, &key, &mut faults);
+        source.check(&key, &mut faults);
         if !seen.insert(&source.name) {
             faults.add(&format!("{key}.name"), format!("{:?} is the name of another source too", source.name));
         }
@@ -76,55 +76,22 @@ pub fn faults(config: &Config) -> Vec<Fault> {
     faults.0
 }
 
-fn check_source(source: &Source, key: &str, faults: &mut Faults) {
-    faults.unless(!source.name.is_empty(), &format!("{key}.name"), "is empty; a name is needed");
-    let week = Duration::from_secs(7 * 24 * 3600);
-    faults.between(&format!("{key}.interval"), source.interval, Duration::from_secs(10), week);
-    if let SourceKind::Aws(aws) = &source.kind {
-        check_aws(aws, &format!("{key}.aws"), faults);
-    }
-}
-
-fn check_aws(aws: &AwsSource, key: &str, faults: &mut Faults) {
-    if let Some(url) = &aws.endpoint_url {
-        faults.address(&format!("{key}.endpoint_url"), url);
-    }
-    faults.unless(!aws.regions.is_empty(), &format!("{key}.regions"), "is empty; name at least one, as in eu-west-1");
-    for (index, region) in aws.regions.iter().enumerate() {
-        let message = format!("{region:?} is not the name of a region, as in eu-west-1 or us-gov-east-1");
-        faults.unless(is_region(region), &format!("{key}.regions.{index}"), message);
-    }
-    faults.within(&format!("{key}.page_size"), i64::from(aws.page_size.0), 5, 1000);
-    for (index, account) in aws.accounts.iter().enumerate() {
-        let message =
-            format!("{:?} is not the ARN of a role, as in arn:aws:iam::123456789012:role/rollcall", account.role_arn);
-        faults.unless(account.id().is_some(), &format!("{key}.accounts.{index}.role_arn"), message);
-    }
-}
-
-/// Letters, a dash and more letters, at last a number: `eu-west-1`, `us-gov-east-1`.
-fn is_region(name: &str) -> bool {
-    let parts: Vec<_> = name.split('-').collect();
-    let Some((number, words)) = parts.split_last() else { return false };
-    let is_word = |word: &&str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase());
-    words.len() >= 2 && words.iter().all(is_word) && number.parse::<u8>().is_ok()
-}
-
-struct Faults(Vec<Fault>);
+/// What was found wrong so far.
+pub(super) struct Faults(Vec<Fault>);
 
 impl Faults {
-    fn add(&mut self, key: &str, message: impl Into<String>) {
+    pub(super) fn add(&mut self, key: &str, message: impl Into<String>) {
         let (key, message) = (key.to_owned(), message.into());
         self.0.push(Fault { key, message });
     }
 
-    fn unless(&mut self, holds: bool, key: &str, message: impl Into<String>) {
+    pub(super) fn unless(&mut self, holds: bool, key: &str, message: impl Into<String>) {
         if !holds {
             self.add(key, message);
         }
     }
 
-    fn address(&mut self, key: &str, text: &str) {
+    pub(super) fn address(&mut self, key: &str, text: &str) {
         match reqwest::Url::parse(text) {
             Ok(url) if !url.username().is_empty() || url.password().is_some() => {
                 // Not repeated: the address is shown in logs, what is in it must not be.
@@ -135,11 +102,11 @@ impl Faults {
         }
     }
 
-    fn within(&mut self, key: &str, value: i64, least: i64, most: i64) {
+    pub(super) fn within(&mut self, key: &str, value: i64, least: i64, most: i64) {
         self.unless((least..=most).contains(&value), key, format!("{value} is not allowed: {least} to {most}"));
     }
 
-    fn between(&mut self, key: &str, value: Duration, least: Duration, most: Duration) {
+    pub(super) fn between(&mut self, key: &str, value: Duration, least: Duration, most: Duration) {
         let [value_text, least_text, most_text] = [value, least, most].map(humantime::format_duration);
         self.unless(
             (least..=most).contains(&value),

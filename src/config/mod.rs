@@ -3,20 +3,23 @@
 //! [`layers`] merges the three into one document and reads it into the types below, which hold what every part of the
 //! program is built from; [`check`] refuses what no type can. The documentation of the fields is the reference page.
 
+mod aws;
 mod check;
 pub mod layers;
 mod secret;
+mod source;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use aws::{Account, AwsSource, PageSize};
 pub use check::Fault;
 pub use layers::{ConfigError, Override, load};
 pub use secret::Secret;
+pub use source::{AccountId, FileSource, SimulatedSource, Source, SourceKind};
 
 use crate::profile::encode::Encoding;
 use crate::profile::{Profile, TimeField};
@@ -146,199 +149,6 @@ pub struct Collector {
 impl Default for Collector {
     fn default() -> Self {
         Self { sources: Vec::new(), concurrency: NonZeroUsize::MIN.saturating_add(15) }
-    }
-}
-
-/// Something to sweep.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "WrittenSource", into = "WrittenSource")]
-pub struct Source {
-    /// Unique name; header `source` of its records.
-    pub name: String,
-    /// Header `source-category` of its records.
-    pub category: Option<String>,
-    /// Header `field.<name>` of its records.
-    pub fields: BTreeMap<String, String>,
-    /// Time between two sweeps of a scope.
-    pub interval: Duration,
-    /// Where the instances come from.
-    pub kind: SourceKind,
-}
-
-/// Where instances come from.
-#[derive(Debug, Clone, PartialEq)]
-pub enum SourceKind {
-    /// The EC2 API.
-    Aws(AwsSource),
-    /// A file, or standard input.
-    File(FileSource),
-    /// An invented fleet.
-    Simulated(SimulatedSource),
-}
-
-/// A [`Source`] as it is written: one of `aws`, `file` and `simulated` says what kind it is.
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenSource {
-    name: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    category: Option<String>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    fields: BTreeMap<String, String>,
-    #[serde(default = "five_minutes", with = "duration")]
-    interval: Duration,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    aws: Option<AwsSource>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    file: Option<FileSource>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    simulated: Option<SimulatedSource>,
-}
-
-impl TryFrom<WrittenSource> for Source {
-    type Error = String;
-
-    fn try_from(written: WrittenSource) -> Result<Self, String> {
-        let kind = match (written.aws, written.file, written.simulated) {
-            (Some(aws), None, None) => SourceKind::Aws(aws),
-            (None, Some(file), None) => SourceKind::File(file),
-            (None, None, Some(simulated)) => SourceKind::Simulated(simulated),
-            _ => return Err(format!("source {:?} needs exactly one of aws, file, simulated", written.name)),
-        };
-        Ok(Self {
-            name: written.name,
-            category: written.category,
-            fields: written.fields,
-            interval: written.interval,
-            kind,
-        })
-    }
-}
-
-impl From<Source> for WrittenSource {
-    fn from(source: Source) -> Self {
-        let (mut aws, mut file, mut simulated) = (None, None, None);
-        match source.kind {
-            SourceKind::Aws(kind) => aws = Some(kind),
-            SourceKind::File(kind) => file = Some(kind),
-            SourceKind::Simulated(kind) => simulated = Some(kind),
-        }
-        Self {
-            name: source.name,
-            category: source.category,
-            fields: source.fields,
-            interval: source.interval,
-            aws,
-            file,
-            simulated,
-        }
-    }
-}
-
-fn five_minutes() -> Duration {
-    Duration::from_secs(300)
-}
-
-/// The EC2 API.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct AwsSource {
-    /// Regions to sweep, in every account.
-    pub regions: Vec<String>,
-    /// Accounts to sweep; none: the one that the credentials belong to.
-    pub accounts: Vec<Account>,
-    /// Address of the EC2 and STS APIs, where it is not AWS's own.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub endpoint_url: Option<String>,
-    /// Instances a page, 5 to 1000.
-    pub page_size: PageSize,
-}
-
-/// `MaxResults` of DescribeInstances.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct PageSize(pub i32);
-
-impl Default for PageSize {
-    fn default() -> Self {
-        Self(1000)
-    }
-}
-
-/// An account and how to get into it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Account {
-    /// Role to assume there.
-    pub role_arn: String,
-    /// The secret that the role's trust policy asks for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub external_id: Option<Secret>,
-    /// Session name in CloudTrail.
-    #[serde(default = "session_name")]
-    pub session_name: String,
-}
-
-impl Account {
-    /// The account's ID, as the role's ARN has it; `None` where that is not the ARN of a role.
-    pub fn id(&self) -> Option<&str> {
-        let parts: Vec<_> = self.role_arn.splitn(6, ':').collect();
-        let ["arn", partition, "iam", "", account, role] = parts[..] else { return None };
-        let is_account = account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit());
-        (partition.starts_with("aws") && is_account && role.strip_prefix("role/").is_some_and(|name| !name.is_empty()))
-            .then_some(account)
-    }
-}
-
-fn session_name() -> String {
-    "rollcall".to_owned()
-}
-
-/// An AWS account, twelve digits.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "secret::Scalar")]
-pub struct AccountId(pub String);
-
-impl TryFrom<secret::Scalar> for AccountId {
-    type Error = String;
-
-    fn try_from(scalar: secret::Scalar) -> Result<Self, String> {
-        let text = String::from(scalar);
-        if text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_digit()) {
-            Ok(Self(text))
-        } else {
-            Err(format!("{text:?} is not an account ID: twelve digits"))
-        }
-    }
-}
-
-/// Output of `aws ec2 describe-instances`, or instances one a line.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FileSource {
-    /// The file; `-` is standard input.
-    pub path: PathBuf,
-    /// Account, where the file does not tell.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub account: Option<AccountId>,
-    /// Region, where the file does not tell.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub region: Option<String>,
-}
-
-/// An invented fleet that changes from sweep to sweep.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct SimulatedSource {
-    /// Instances to begin with.
-    pub instances: usize,
-    /// The same seed invents the same fleet.
-    pub seed: u64,
-}
-
-impl Default for SimulatedSource {
-    fn default() -> Self {
-        Self { instances: 300, seed: 1 }
     }
 }
 

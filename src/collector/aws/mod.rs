@@ -18,7 +18,8 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
-use super::source::{BoxFuture, Page, Pages, Scope, Source, SweepError};
+use super::fault::{Fault, FaultKind};
+use super::source::{BoxFuture, Discovery, Page, Pages, Scope, Source, Unknown};
 use crate::config::{Account, AwsSource};
 use capture::Capture;
 
@@ -84,13 +85,13 @@ impl Ec2 {
     }
 
     /// The account that the credentials belong to.
-    async fn own_account(&self) -> Result<String, SweepError> {
+    async fn own_account(&self) -> Result<String, Fault> {
         let client = aws_sdk_sts::Client::new(self.base().await);
         let identity = client.get_caller_identity().send().await;
         let identity = identity.map_err(|error| classify("GetCallerIdentity", error))?;
         identity
             .account
-            .ok_or_else(|| SweepError::Unavailable("GetCallerIdentity: the answer names no account".to_owned()))
+            .ok_or_else(|| Fault::new(FaultKind::Unreadable, "GetCallerIdentity: the answer names no account"))
     }
 }
 
@@ -103,10 +104,15 @@ async fn assume(account: &Account, base: &SdkConfig) -> AssumeRoleProvider {
 }
 
 impl Source for Ec2 {
-    fn scopes(&self) -> BoxFuture<'_, Result<Vec<Scope>, SweepError>> {
+    fn scopes(&self) -> BoxFuture<'_, Discovery> {
         Box::pin(async {
             let accounts = match self.aws.accounts.as_slice() {
-                [] => vec![self.own_account().await?],
+                [] => match self.own_account().await {
+                    Ok(account) => vec![account],
+                    Err(fault) => {
+                        return Discovery { scopes: Vec::new(), unknown: vec![Unknown { account: None, fault }] };
+                    }
+                },
                 accounts => accounts.iter().filter_map(Account::id).map(str::to_owned).collect(),
             };
             let regions = &self.aws.regions;
@@ -115,7 +121,8 @@ impl Source for Ec2 {
                 account: Some(account.clone()),
                 region: Some(region.clone()),
             };
-            Ok(accounts.iter().flat_map(|account| regions.iter().map(move |region| scope(account, region))).collect())
+            let scopes = accounts.iter().flat_map(|account| regions.iter().map(move |region| scope(account, region)));
+            Discovery { scopes: scopes.collect(), unknown: Vec::new() }
         })
     }
 
@@ -142,7 +149,7 @@ struct Ec2Pages<'a> {
 }
 
 impl Pages for Ec2Pages<'_> {
-    fn next(&mut self) -> BoxFuture<'_, Result<Option<Page>, SweepError>> {
+    fn next(&mut self) -> BoxFuture<'_, Result<Option<Page>, Fault>> {
         Box::pin(async {
             let token = match &self.next {
                 Next::First => None,
@@ -182,12 +189,12 @@ fn observed_at(date: Option<&str>, now: DateTime<Utc>) -> DateTime<Utc> {
     answered.map_or(now, |answered| answered.to_utc().min(now))
 }
 
-fn unreadable(reason: &str) -> SweepError {
-    SweepError::Unavailable(format!("DescribeInstances: {reason}"))
+fn unreadable(reason: &str) -> Fault {
+    Fault::new(FaultKind::Unreadable, format!("DescribeInstances: {reason}"))
 }
 
 /// What follows from an error of the SDK.
-fn classify<E>(call: &str, error: SdkError<E>) -> SweepError
+fn classify<E>(call: &str, error: SdkError<E>) -> Fault
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
 {
@@ -202,7 +209,7 @@ where
         SdkError::DispatchFailure(failure) => failure.is_user() || failure.is_other(),
         _ => code.is_some_and(|code| CONFIG_CODES.contains(&code.as_str())),
     };
-    if is_config { SweepError::Config(described) } else { SweepError::Unavailable(described) }
+    Fault::new(if is_config { FaultKind::Credentials } else { FaultKind::Unavailable }, described)
 }
 
 #[cfg(test)]
