@@ -190,6 +190,18 @@ impl Membership {
             .collect()
     }
 
+    /// How many partitions a topic has.
+    ///
+    /// # Errors
+    /// When Kafka does not tell in time.
+    pub fn partitions_of(&self, topic: &str) -> Result<i32, Unavailable> {
+        let unavailable = |reason: String| Unavailable(format!("metadata of {topic}: {reason}"));
+        let metadata = self.consumer.fetch_metadata(Some(topic), ANSWER);
+        let metadata = metadata.map_err(|error| unavailable(error.to_string()))?;
+        let topic = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
+        topic.map(|topic| topic.partitions().len() as i32).ok_or_else(|| unavailable("not told".to_owned()))
+    }
+
     /// What guards a transaction: the offsets to go on from, and the group's generation.
     ///
     /// # Errors

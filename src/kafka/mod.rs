@@ -3,11 +3,13 @@
 
 pub mod client;
 mod membership;
+mod notices;
 mod table;
 pub mod topics;
 mod transaction;
 
 pub use membership::{Membership, Rebalance};
+pub use notices::Notices;
 pub use table::{Restored, TableReader, TakeRecord};
 pub use transaction::{Message, Setback, TransactionalProducer};
 

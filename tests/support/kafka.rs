@@ -60,9 +60,11 @@ impl TestTopics {
             made.unwrap().remove(0).unwrap();
         };
         create("raw", "delete", "4000000");
+        create("sweeps", "compact", "1048588");
         create("events", "delete", "1048588");
         create("state", "compact", "1048588");
         create("dlq", "delete", "4100000");
+        create("health", "delete", "1048588");
         topics
     }
 
