@@ -75,8 +75,8 @@ impl Ledger {
         match entry {
             None => drop(self.known.remove(&id)),
             Some(entry) => {
-                let seen = self.known.get(&id).map_or(0, |slot| slot.seen);
-                self.known.insert(id, Slot { entry, seen });
+                // A sweep that tells of an instance has seen it.
+                self.known.insert(id, Slot { entry, seen: self.sweep });
             }
         }
     }

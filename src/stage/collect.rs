@@ -15,7 +15,7 @@ use crate::collector::rules::Rules;
 use crate::collector::scope::{Shared, SourceTask};
 use crate::collector::simulated::Simulated;
 use crate::collector::source::{Scope, Source};
-use crate::collector::{self, Outcome, Repeat};
+use crate::collector::{Outcome, Repeat};
 use crate::config::{self, Config, SourceKind};
 use crate::kafka::Notices;
 
@@ -93,7 +93,7 @@ fn build(config: &config::Source) -> anyhow::Result<SourceTask> {
     let name = &config.name;
     let source: Arc<dyn Source> = match &config.kind {
         #[cfg(feature = "aws")]
-        SourceKind::Aws(aws) => Arc::new(collector::aws::Ec2::new(name, aws.clone())),
+        SourceKind::Aws(aws) => Arc::new(crate::collector::aws::Ec2::new(name, aws.clone())),
         #[cfg(not(feature = "aws"))]
         SourceKind::Aws(_) => bail!("source {name:?}: this program was built without the feature `aws`"),
         SourceKind::File(file) => Arc::new(FileInstances::new(name, file.clone())),
