@@ -17,7 +17,7 @@
 //! - [`device`], [`profile`]: from raw record to event; pure
 //! - [`mapper`]: stage 2, from raw records to change events
 //! - [`kafka`], [`registry`], [`avro`]: the outside world, and the form of what is kept there
-//! - [`stage`]: starting and ending the stages; [`render`] and [`demo`]: a command each
+//! - [`stage`]: starting and ending the stages; [`render`], [`sweeps`] and [`demo`]: a command each
 //! - [`cli`], [`config`]: what is asked for
 //! - [`admin`], [`telemetry`]: what is told
 
@@ -37,4 +37,5 @@ pub mod record;
 pub mod registry;
 pub mod render;
 pub mod stage;
+pub mod sweeps;
 pub mod telemetry;

@@ -14,7 +14,7 @@ use rollcall::config::{self, Config, ConfigError, Override};
 use rollcall::kafka::client;
 use rollcall::kafka::topics::{self, Admin};
 use rollcall::stage::{Process, unreachable_kafka};
-use rollcall::{admin, demo, render, telemetry};
+use rollcall::{admin, demo, render, sweeps, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -90,6 +90,16 @@ async fn dispatch(command: Command, config: Config) -> anyhow::Result<ExitCode> 
         }
         Command::Render(args) => render(&args, &config).await,
         Command::Topics(args) => show_topics(&args, &config).await,
+        Command::Sweeps(cli::Sweeps::List { output }) => {
+            let is_json = output == cli::Output::Json;
+            tokio::task::block_in_place(|| sweeps::list(&config, is_json, &mut std::io::stdout()))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Sweeps(cli::Sweeps::Accept { scope }) => {
+            let missing = sweeps::accept(&config, &scope).await?;
+            println!("{scope}: accepted that {missing} are gone; its next sweeps count them");
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Demo(args) => {
             demo::run(&args, &config, stop_on_signal()?).await?;
             Ok(ExitCode::SUCCESS)

@@ -1,6 +1,7 @@
 //! The tests that go through the front door: one binary, so that it links once.
 
 mod cli;
+mod collector;
 mod dead_letters;
 mod demo;
 mod docs;

@@ -195,11 +195,7 @@ impl Membership {
     /// # Errors
     /// When Kafka does not tell in time.
     pub fn partitions_of(&self, topic: &str) -> Result<i32, Unavailable> {
-        let unavailable = |reason: String| Unavailable(format!("metadata of {topic}: {reason}"));
-        let metadata = self.consumer.fetch_metadata(Some(topic), ANSWER);
-        let metadata = metadata.map_err(|error| unavailable(error.to_string()))?;
-        let topic = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
-        topic.map(|topic| topic.partitions().len() as i32).ok_or_else(|| unavailable("not told".to_owned()))
+        count_partitions(&self.consumer, topic)
     }
 
     /// What guards a transaction: the offsets to go on from, and the group's generation.
@@ -256,6 +252,17 @@ impl Drop for Membership {
             };
         }
     }
+}
+
+pub(super) fn count_partitions<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+) -> Result<i32, Unavailable> {
+    let unavailable = |reason: String| Unavailable(format!("metadata of {topic}: {reason}"));
+    let metadata = consumer.fetch_metadata(Some(topic), ANSWER);
+    let metadata = metadata.map_err(|error| unavailable(error.to_string()))?;
+    let topic = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
+    topic.map(|topic| topic.partitions().len() as i32).ok_or_else(|| unavailable("not told".to_owned()))
 }
 
 /// Most errors of a consumer are news of a broker that it will find again; a few end it.

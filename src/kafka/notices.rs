@@ -1,11 +1,16 @@
 //! Notices: records that nobody waits for. They are sent when Kafka can be reached, and dropped when it cannot for long.
 
+use std::time::Duration;
+
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::KafkaError;
-use rdkafka::producer::{BaseRecord, DefaultProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 
 use super::client;
 use crate::config::Kafka;
+
+/// How long an end waits for the last notices.
+const LAST: Duration = Duration::from_secs(2);
 
 /// Sends notices to one topic.
 pub struct Notices {
@@ -30,6 +35,14 @@ impl Notices {
     pub fn send(&self, key: &str, value: &[u8]) {
         if let Err((error, _)) = self.producer.send(BaseRecord::to(&self.topic).key(key).payload(value)) {
             tracing::warn!(topic = self.topic, %error, "a notice was dropped");
+        }
+    }
+}
+
+impl Drop for Notices {
+    fn drop(&mut self) {
+        if let Err(error) = self.producer.flush(LAST) {
+            tracing::warn!(topic = self.topic, %error, "the last notices were not sent");
         }
     }
 }

@@ -12,7 +12,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::membership::{consumer_error, list};
+use super::membership::{consumer_error, count_partitions, list};
 use super::{Fatal, Unavailable, client};
 use crate::config::Kafka;
 
@@ -96,6 +96,14 @@ impl TableReader {
         self.reading.insert(partition, Offset::Beginning);
         self.reassign().map_err(|error| Unavailable(format!("{} [{partition}]: {error}", self.topic)))?;
         Ok(end)
+    }
+
+    /// How many partitions the topic has.
+    ///
+    /// # Errors
+    /// When Kafka does not tell in time.
+    pub fn partitions(&self) -> Result<i32, Unavailable> {
+        count_partitions(&self.probe, &self.topic)
     }
 
     /// Stops to read a partition.
