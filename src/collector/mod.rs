@@ -11,6 +11,7 @@ pub mod aws;
 pub mod fault;
 pub mod file;
 pub mod publisher;
+pub mod rules;
 pub mod simulated;
 pub mod source;
 pub mod sweep;
