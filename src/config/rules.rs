@@ -55,7 +55,7 @@ pub struct Mask {
     pub with: String,
 }
 
-/// As Sumo Logic's mask rules have it.
+/// Shows that something was there.
 fn five_signs() -> String {
     "#####".to_owned()
 }
