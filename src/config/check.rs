@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::rules::Rule;
-use super::{Collector, Config, Source};
+use super::Config;
 
 /// Properties that an operator may not set, with the reason.
 const RESERVED: [(&str, &str); 9] = [
@@ -66,7 +65,7 @@ pub fn faults(config: &Config) -> Vec<Fault> {
         "mapper.max_record_bytes",
         format!("{} is more than kafka.max_message_bytes less 64 KiB ({most})", mapper.max_record_bytes),
     );
-    hash_key(&config.collector, &mut faults);
+    super::rules::check_hash_key(&config.collector, &mut faults);
     let mut seen = BTreeSet::new();
     for (index, source) in config.collector.sources.iter().enumerate() {
         let key = format!("collector.sources.{index}");
@@ -76,28 +75,6 @@ pub fn faults(config: &Config) -> Vec<Fault> {
         }
     }
     faults.0
-}
-
-/// The shortest key of a hash; an instance's addresses and names are soon guessed under a shorter one.
-const HASH_KEY_BYTES: usize = 16;
-
-fn hash_key(collector: &Collector, faults: &mut Faults) {
-    let has_hash = |source: &Source| source.rules.iter().any(|rule| matches!(rule, Rule::Hash(_)));
-    match (&collector.hash_key, collector.sources.iter().find(|source| has_hash(source))) {
-        (Some(key), _) => faults.unless(
-            key.expose().len() >= HASH_KEY_BYTES,
-            "collector.hash_key",
-            format!("has {} bytes; {HASH_KEY_BYTES} random ones are needed, or more", key.expose().len()),
-        ),
-        (None, Some(source)) => faults.add(
-            "collector.hash_key",
-            format!(
-                "is not set; the rules of source {:?} hash, and need it: {HASH_KEY_BYTES} random bytes or more",
-                source.name
-            ),
-        ),
-        (None, None) => {}
-    }
 }
 
 /// What was found wrong so far.

@@ -9,7 +9,9 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize};
 use wildmatch::WildMatch;
 
+use super::check::Faults;
 use super::secret::Scalar;
+use super::{Collector, Source};
 
 /// One rule.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -224,6 +226,29 @@ impl From<Globs> for WrittenGlobs {
 impl fmt::Display for Path {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.text)
+    }
+}
+
+/// The shortest key of a hash; an instance's addresses and names are soon guessed under a shorter one.
+const HASH_KEY_BYTES: usize = 16;
+
+/// Notes where the key of the hashes is missing, or too short.
+pub(super) fn check_hash_key(collector: &Collector, faults: &mut Faults) {
+    let has_hash = |source: &Source| source.rules.iter().any(|rule| matches!(rule, Rule::Hash(_)));
+    match (&collector.hash_key, collector.sources.iter().find(|source| has_hash(source))) {
+        (Some(key), _) => faults.unless(
+            key.expose().len() >= HASH_KEY_BYTES,
+            "collector.hash_key",
+            format!("has {} bytes; {HASH_KEY_BYTES} random ones are needed, or more", key.expose().len()),
+        ),
+        (None, Some(source)) => faults.add(
+            "collector.hash_key",
+            format!(
+                "is not set; the rules of source {:?} hash, and need it: {HASH_KEY_BYTES} random bytes or more",
+                source.name
+            ),
+        ),
+        (None, None) => {}
     }
 }
 
