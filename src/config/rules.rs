@@ -332,4 +332,15 @@ mod tests {
             assert!(read(json!({"deny": {"field": field}})).is_ok(), "{field}");
         }
     }
+
+    #[test]
+    fn the_example_of_the_readme_is_a_configuration() {
+        let (_, section) = include_str!("../../README.md").split_once("### Processing rules").unwrap();
+        let (yaml, _) = section.split_once("```yaml\n").unwrap().1.split_once("```").unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), yaml).unwrap();
+        let config = crate::config::load(Some(file.path()), &[]).unwrap();
+        assert_eq!(config.collector.sources[0].rules.len(), 4, "{yaml}");
+        assert!(config.collector.hash_key.is_some());
+    }
 }
