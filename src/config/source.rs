@@ -247,6 +247,11 @@ impl Source {
         self.fields.get(SIEM_FORWARD).is_none_or(|value| value == "true")
     }
 
+    /// How long what was not listed is given to appear before it is asked for.
+    pub fn settling_delay(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Notes what no type can refuse.
     pub(super) fn check(&self, key: &str, faults: &mut Faults) {
         let name = &self.name;
