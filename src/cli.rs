@@ -55,7 +55,7 @@ pub enum Command {
     #[command(subcommand)]
     Sweeps(Sweeps),
     /// Print the effective configuration, secrets redacted
-    Config,
+    Config(Config),
 }
 
 /// `collect`.
@@ -141,4 +141,27 @@ pub struct Topics {
     /// Create those that do not exist; those that do are never altered
     #[arg(long)]
     pub create: bool,
+}
+
+/// `config`.
+#[derive(Debug, Args)]
+pub struct Config {
+    /// Something else than to print it
+    #[command(subcommand)]
+    pub action: Option<ConfigAction>,
+}
+
+/// What else can be done with a configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigAction {
+    /// Translate the JSON of Sumo Logic's EC2 inventory sources; notes go to standard error
+    Import(Import),
+}
+
+/// `config import`.
+#[derive(Debug, Args)]
+pub struct Import {
+    /// The source's JSON configuration, or a list of them; `-` is standard input
+    #[arg(value_name = "FILE")]
+    pub input: PathBuf,
 }

@@ -68,6 +68,7 @@ pub fn faults(config: &Config) -> Vec<Fault> {
         "mapper.max_record_bytes",
         format!("{} is more than kafka.max_message_bytes less 64 KiB ({most})", mapper.max_record_bytes),
     );
+    super::rules::check_hash_key(&config.collector, &mut faults);
     let mut seen = BTreeSet::new();
     for (index, source) in config.collector.sources.iter().enumerate() {
         let key = format!("collector.sources.{index}");

@@ -5,7 +5,9 @@
 
 mod aws;
 mod check;
+pub mod import;
 pub mod layers;
+pub mod rules;
 mod secret;
 mod source;
 
@@ -146,12 +148,15 @@ pub struct Collector {
     pub sources: Vec<Source>,
     /// Scopes that are swept at the same time, at most.
     pub concurrency: NonZeroUsize,
+    /// Key of the hashes that rules `hash` put in place of values, 16 bytes and more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hash_key: Option<Secret>,
 }
 
 impl Default for Collector {
     fn default() -> Self {
         let group_id = "rollcall-collector".to_owned();
-        Self { group_id, sources: Vec::new(), concurrency: NonZeroUsize::MIN.saturating_add(15) }
+        Self { group_id, sources: Vec::new(), concurrency: NonZeroUsize::MIN.saturating_add(15), hash_key: None }
     }
 }
 

@@ -4,7 +4,6 @@
 
 pub mod table;
 
-use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
@@ -96,14 +95,7 @@ fn source(args: &cli::Demo) -> Source {
         Some(path) => SourceKind::File(FileSource { path: path.clone(), account: None, region: None }),
         None => SourceKind::Simulated(SimulatedSource { seed: args.seed, ..SimulatedSource::default() }),
     };
-    Source {
-        name: "demo".to_owned(),
-        category: None,
-        fields: BTreeMap::new(),
-        interval: SWEEP_INTERVAL,
-        give_up_after: SETTLE,
-        kind,
-    }
+    Source { interval: SWEEP_INTERVAL, give_up_after: SETTLE, ..Source::new("demo", kind) }
 }
 
 /// Reads the events as any consumer would, and prints them.

@@ -16,7 +16,7 @@ use crate::collector::scope::{Shared, SourceTask};
 use crate::collector::simulated::Simulated;
 use crate::collector::source::{Scope, Source};
 use crate::collector::{Outcome, Repeat};
-use crate::config::{self, Config, SourceKind};
+use crate::config::{self, Config, Secret, SourceKind};
 use crate::kafka::Notices;
 
 impl Process {
@@ -26,7 +26,8 @@ impl Process {
     /// When a source cannot be built, or Kafka refuses the producer.
     pub async fn collect(&self, partitions: Partitions, repeat: Repeat) -> anyhow::Result<Outcome> {
         let collector = &self.config.collector;
-        let sources = collector.sources.iter().map(build).collect::<anyhow::Result<Vec<_>>>()?;
+        let sources = collector.sources.iter().map(|source| build(source, collector.hash_key.as_ref()));
+        let sources = sources.collect::<anyhow::Result<Vec<_>>>()?;
         if sources.is_empty() {
             bail!("collector.sources is empty; configure at least one");
         }
@@ -89,7 +90,7 @@ impl Process {
     }
 }
 
-fn build(config: &config::Source) -> anyhow::Result<SourceTask> {
+fn build(config: &config::Source, hash_key: Option<&Secret>) -> anyhow::Result<SourceTask> {
     let name = &config.name;
     let source: Arc<dyn Source> = match &config.kind {
         #[cfg(feature = "aws")]
@@ -100,5 +101,6 @@ fn build(config: &config::Source) -> anyhow::Result<SourceTask> {
         SourceKind::Simulated(simulated) => Arc::new(Simulated::new(name, simulated.clone())),
     };
     let labels = Labels { category: config.category.clone(), fields: config.fields.clone().into_iter().collect() };
-    Ok(SourceTask { config: config.clone(), source, labels, rules: Rules, filters: 0 })
+    let rules = Rules::new(&config.rules, hash_key)?;
+    Ok(SourceTask { config: config.clone(), source, labels, rules, filters: 0 })
 }
