@@ -7,6 +7,7 @@ mod docs;
 mod events;
 mod exactly_once;
 mod facts;
+mod harness;
 mod mapping;
 #[cfg(feature = "aws")]
 mod pipeline;

@@ -20,6 +20,8 @@ use super::server;
 pub struct TestTopics {
     pub prefix: String,
     pub partitions: i32,
+    /// The brokers, where they are not those of all tests.
+    brokers: Option<String>,
 }
 
 /// A record that was read.
@@ -48,14 +50,23 @@ impl Read {
 impl TestTopics {
     /// Creates them, with `partitions` each. Raw and dead letters take records of 4 MB.
     pub fn create(partitions: i32) -> Self {
-        let topics = Self::named(partitions);
-        let count = partitions;
+        Self::named(partitions).created()
+    }
+
+    /// The same on brokers of the test's own.
+    pub fn create_on(brokers: &str, partitions: i32) -> Self {
+        Self { brokers: Some(brokers.to_owned()), ..Self::named(partitions) }.created()
+    }
+
+    fn created(self) -> Self {
+        let topics = self;
+        let count = topics.partitions;
         let create = |name: &str, policy: &str, bytes: &str| {
             let topic = topics.name(name);
             let new = NewTopic::new(&topic, count, TopicReplication::Fixed(1))
                 .set("cleanup.policy", policy)
                 .set("max.message.bytes", bytes);
-            let admin: AdminClient<DefaultClientContext> = client().create().unwrap();
+            let admin: AdminClient<DefaultClientContext> = client_on(&topics.brokers()).create().unwrap();
             let made = futures_executor(admin.create_topics([&new], &AdminOptions::new()));
             made.unwrap().remove(0).unwrap();
         };
@@ -68,7 +79,11 @@ impl TestTopics {
 
     /// Only their names.
     pub fn named(partitions: i32) -> Self {
-        Self { prefix: format!("t-{}", uuid::Uuid::now_v7().simple()), partitions }
+        Self { prefix: format!("t-{}", uuid::Uuid::now_v7().simple()), partitions, brokers: None }
+    }
+
+    fn brokers(&self) -> String {
+        self.brokers.clone().unwrap_or_else(|| server("KAFKA"))
     }
 
     pub fn name(&self, topic: &str) -> String {
@@ -81,7 +96,7 @@ impl TestTopics {
             // Collectors of equal name fence each other, whatever topics they write to.
             "instance_id": self.prefix,
             "kafka": {
-                "bootstrap_servers": server("KAFKA"),
+                "bootstrap_servers": self.brokers(),
                 "topics": {
                     "raw": self.name("raw"), "sweeps": self.name("sweeps"), "events": self.name("events"),
                     "state": self.name("state"), "dead_letters": self.name("dlq"), "health": self.name("health"),
@@ -98,8 +113,12 @@ impl TestTopics {
 }
 
 fn client() -> ClientConfig {
+    client_on(&server("KAFKA"))
+}
+
+fn client_on(brokers: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", server("KAFKA"));
+    config.set("bootstrap.servers", brokers);
     config
 }
 
@@ -109,7 +128,12 @@ fn futures_executor<T>(future: impl Future<Output = T>) -> T {
 
 /// A producer of raw records, as a foreign one would be: JVM-compatible partitioner, no transactions.
 pub fn producer() -> BaseProducer {
-    let mut config = client();
+    producer_on(&server("KAFKA"))
+}
+
+/// The same on brokers of the test's own.
+pub fn producer_on(brokers: &str) -> BaseProducer {
+    let mut config = client_on(brokers);
     config.set("partitioner", "murmur2_random").set("linger.ms", "5").set("message.max.bytes", "5000000");
     config.set("queue.buffering.max.messages", "1000000");
     config.create().unwrap()
@@ -148,7 +172,12 @@ pub fn flush(producer: &BaseProducer) {
 
 /// Everything on a topic now, in the order of its partitions and offsets.
 pub fn read_all(topic: &str, isolation: &str) -> Vec<Read> {
-    let consumer: BaseConsumer = client()
+    read_all_on(&server("KAFKA"), topic, isolation)
+}
+
+/// The same on brokers of the test's own.
+pub fn read_all_on(brokers: &str, topic: &str, isolation: &str) -> Vec<Read> {
+    let consumer: BaseConsumer = client_on(brokers)
         .set("group.id", "test-reader")
         .set("enable.auto.commit", "false")
         .set("isolation.level", isolation)
