@@ -1,12 +1,13 @@
 //! The harness itself: each fault that it plays is seen by clients that are not ours, and what it does not play is not.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::ec2::{FastEc2, Fault, FaultProxy, FleetSpec, State, on, on_any};
+use crate::support::ec2::{CredentialsServer, FastEc2, Fault, FaultProxy, FleetSpec, State, on, on_any};
 use crate::support::kafka::{TestTopics, flush, producer_on, read_all_on, send};
 use crate::support::process::{cpu_seconds, memory};
 use crate::support::servers::{Broker, Moto};
@@ -106,7 +107,7 @@ fn texts(xml: &str, name: &str) -> Vec<String> {
 #[test]
 fn without_rules_boto3_sees_through_the_proxy_what_it_sees_past_it() {
     let proxy = proxy();
-    assert_eq!(read(&proxy.url()), *FLEET);
+    assert!(read(&proxy.url()) == *FLEET);
     let calls = proxy.calls("DescribeInstances", REGION);
     let pages: Vec<_> = calls.iter().map(|call| call.page).collect();
     assert!(pages.len() > 1);
@@ -151,13 +152,14 @@ fn an_answer_can_be_cut_short_empty_late_or_none() {
         proxy.lift(rule);
         (answered, began.elapsed())
     };
-    assert_eq!(play(Fault::CutXml).0, Answered::Whole(200, whole[..whole.len() / 2].to_owned()));
-    assert_eq!(play(Fault::ShortBody).0, Answered::BrokenOff(200));
+    // Without `assert_eq`, whose failure would print the whole fleet.
+    assert!(play(Fault::CutXml).0 == Answered::Whole(200, whole[..whole.len() / 2].to_owned()));
+    assert!(play(Fault::ShortBody).0 == Answered::BrokenOff(200));
     assert_eq!(play(Fault::EmptyBody).0, Answered::Whole(200, String::new()));
     assert_eq!(play(Fault::Close).0, Answered::Nothing);
     assert_eq!(play(Fault::Hang).0, Answered::TooLate);
     let (late, took) = play(Fault::Delay(Duration::from_millis(300)));
-    assert_eq!(late, Answered::Whole(200, whole));
+    assert!(late == Answered::Whole(200, whole));
     assert!(took >= Duration::from_millis(300), "{took:?}");
 }
 
@@ -178,7 +180,7 @@ fn a_token_can_come_again_and_a_first_page_can_be_empty() {
     let first = describe(&proxy.url(), &[("MaxResults", "5")]).ok();
     assert_eq!((texts(&first, "instanceId").len(), texts(&first, "nextToken").len()), (0, 1));
     assert_eq!(list(&proxy.url()), all);
-    assert_eq!(read(&proxy.url()), *FLEET);
+    assert!(read(&proxy.url()) == *FLEET);
 }
 
 #[test]
@@ -205,6 +207,11 @@ fn instances_can_be_hidden_from_listings_or_from_everything() {
     assert_eq!(by_id(&rest[0]), [rest[0].clone()]);
     proxy.lift(rule);
     assert_eq!(listed().len(), FLEET.len());
+    proxy.when(on_any(), Fault::HideShare(0.5));
+    let left = listed();
+    assert!(!left.is_empty() && left.len() < FLEET.len(), "{left:?}");
+    assert_eq!(listed(), left);
+    assert!(FLEET.keys().all(|id| by_id(id).is_empty() != left.contains(id)), "{left:?}");
 }
 
 #[test]
@@ -227,7 +234,7 @@ fn the_members_of_instances_can_be_stripped_shuffled_falsified_and_added_to() {
     }
 
     let shuffled = play(Fault::Shuffle);
-    assert_ne!(shuffled, *FLEET);
+    assert!(shuffled != *FLEET, "nothing is shuffled");
     for (id, instance) in &shuffled {
         assert_eq!(sorted(instance), sorted(&FLEET[id]), "{id}");
     }
@@ -246,7 +253,7 @@ fn the_members_of_instances_can_be_stripped_shuffled_falsified_and_added_to() {
     for instance in play(Fault::Replace("placement/tenancy".to_owned(), "so&amp;so".to_owned())).values() {
         assert_eq!(instance["Placement"]["Tenancy"], "so&so");
     }
-    assert_eq!(play(Fault::Delay(Duration::ZERO)), *FLEET, "a lifted rule has left something behind");
+    assert!(play(Fault::Delay(Duration::ZERO)) == *FLEET, "a lifted rule has left something behind");
 }
 
 #[test]
@@ -428,6 +435,30 @@ fn a_broker_of_the_test_comes_back_with_its_data() {
     flush(&producer);
     let read = read_all_on(&broker.address(), &raw, "read_committed");
     assert_eq!(Vec::from_iter(read.iter().map(|record| record.key())), ["before", "after"]);
+}
+
+#[test]
+fn credentials_are_handed_out_as_to_containers_instances_and_by_sso() {
+    let credentials = CredentialsServer::start();
+    let (container, imds) = (credentials.container_url(), credentials.url());
+    let find = |env: &[(&str, &str)]| {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/find_credentials.py");
+        let mut command = Command::new(server("PYTHON"));
+        let nothing = [("AWS_CONFIG_FILE", "/dev/null"), ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")];
+        let output = command.arg(script).envs(nothing).envs(env.iter().copied()).output().unwrap();
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        found["access_key"].as_str().map(str::to_owned)
+    };
+    assert_eq!(find(&[("AWS_EC2_METADATA_SERVICE_ENDPOINT", &imds)]).as_deref(), Some("ASIAIMDS0001"));
+    let uri = ("AWS_CONTAINER_CREDENTIALS_FULL_URI", container.as_str());
+    assert_eq!(find(&[uri]).as_deref(), Some("ASIACONTAINER0002"));
+    credentials.require("pod");
+    assert_eq!(find(&[uri, ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "other")]), None);
+    assert_eq!(find(&[uri, ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "pod")]).as_deref(), Some("ASIACONTAINER0003"));
+    let sso = format!("{imds}/federation/credentials?account_id=111122223333&role_name=x");
+    let get = async { reqwest::Client::builder().no_proxy().build()?.get(sso).send().await?.text().await };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    assert!(runtime.block_on(get).unwrap().contains("ASIASSO0004"));
 }
 
 #[test]

@@ -38,6 +38,8 @@ pub enum Fault {
     EmptyFirstPage,
     /// These instances are not there, whoever asks and however: DescribeInstances and DescribeTags alike.
     Hide(BTreeSet<String>),
+    /// About this share of all instances is not there, and always the same ones; else as `Hide`.
+    HideShare(f64),
     /// These instances are lacking in listings; they are there when they are asked for by ID.
     HideFromListings(BTreeSet<String>),
     /// DescribeInstances knows no tags of these instances; of none at all where there is no set. DescribeTags does.
@@ -265,8 +267,9 @@ fn edit_xml(fault: &Fault, random: &mut fastrand::Rng, call: &Call, root: &mut E
                 root.at_mut(&["nextToken"]).set(&quick_xml::escape::escape(token));
             }
         }
-        Fault::Hide(hidden) => hide(root, hidden),
-        Fault::HideFromListings(hidden) if !call.is_by_id() => hide(root, hidden),
+        Fault::Hide(hidden) => hide(root, |id| hidden.contains(id)),
+        Fault::HideFromListings(hidden) if !call.is_by_id() => hide(root, |id| hidden.contains(id)),
+        Fault::HideShare(share) => hide(root, |id| lot(id) < *share),
         Fault::StripTags(of) => {
             for instance in chosen(root, of) {
                 instance.retain(|member| member.name != "tagSet");
@@ -301,17 +304,23 @@ fn chosen<'a>(root: &'a mut Element, of: &'a Option<BTreeSet<String>>) -> impl I
 
 /// Takes instances out of a DescribeInstances answer with what is left of their reservations, or their tags out of a
 /// DescribeTags answer.
-fn hide(root: &mut Element, hidden: &BTreeSet<String>) {
+fn hide(root: &mut Element, is_hidden: impl Fn(&str) -> bool) {
     if let Some(reservations) = root.get_mut("reservationSet") {
         reservations.retain(|reservation| {
             let Some(instances) = reservation.get_mut("instancesSet") else { return true };
-            instances.retain(|instance| !hidden.contains(&id(instance)));
+            instances.retain(|instance| !is_hidden(&id(instance)));
             instances.elements().next().is_some()
         });
     }
     if let Some(tags) = root.get_mut("tagSet") {
-        tags.retain(|tag| !hidden.contains(&tag.get("resourceId").map(Element::text).unwrap_or_default()));
+        tags.retain(|tag| !is_hidden(&tag.get("resourceId").map(Element::text).unwrap_or_default()));
     }
+}
+
+/// A number from 0 to 1 that depends on the ID alone.
+fn lot(id: &str) -> f64 {
+    let bytes = *blake3::hash(id.as_bytes()).as_bytes().first_chunk::<4>().unwrap();
+    f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
 }
 
 fn id(instance: &Element) -> String {

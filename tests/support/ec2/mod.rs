@@ -11,6 +11,7 @@
 #![allow(dead_code, unused_imports)]
 
 mod call;
+mod credentials;
 mod fast;
 mod fault;
 mod fleet;
@@ -19,6 +20,7 @@ mod wire;
 mod xml;
 
 pub use call::Call;
+pub use credentials::CredentialsServer;
 pub use fast::{FastEc2, Listing};
 pub use fault::{Fault, When, on, on_any};
 pub use fleet::{Fields, FleetSpec, Machine, State};
