@@ -84,8 +84,29 @@ impl TestTopics {
         Self { prefix: format!("t-{}", uuid::Uuid::now_v7().simple()), partitions, brokers: None }
     }
 
-    fn brokers(&self) -> String {
+    /// The brokers that they are on.
+    pub fn brokers(&self) -> String {
         self.brokers.clone().unwrap_or_else(|| server("KAFKA"))
+    }
+
+    /// What a consumer may see of one of them, as in `raw`.
+    pub fn read(&self, topic: &str) -> Vec<Read> {
+        read_all_on(&self.brokers(), &self.name(topic), "read_committed")
+    }
+
+    /// The last value of each key of one of them, as in `sweeps`.
+    pub fn table(&self, topic: &str) -> BTreeMap<String, Vec<u8>> {
+        last_values(&self.read(topic))
+    }
+
+    /// A producer to them, as a foreign one would be: see [`producer`].
+    pub fn producer(&self) -> BaseProducer {
+        producer_on(&self.brokers())
+    }
+
+    /// What a group of theirs (as in `mapper`) has committed on one of them, by partition.
+    pub fn committed(&self, group: &str, topic: &str) -> BTreeMap<i32, i64> {
+        committed_on(&self.brokers(), &self.name(group), &self.name(topic), self.partitions)
     }
 
     pub fn name(&self, topic: &str) -> String {
@@ -134,8 +155,7 @@ pub fn producer() -> BaseProducer {
     producer_on(&server("KAFKA"))
 }
 
-/// The same on brokers of the test's own.
-pub fn producer_on(brokers: &str) -> BaseProducer {
+fn producer_on(brokers: &str) -> BaseProducer {
     let mut config = client_on(brokers);
     config.set("partitioner", "murmur2_random").set("linger.ms", "5").set("message.max.bytes", "5000000");
     config.set("queue.buffering.max.messages", "1000000");
@@ -178,8 +198,7 @@ pub fn read_all(topic: &str, isolation: &str) -> Vec<Read> {
     read_all_on(&server("KAFKA"), topic, isolation)
 }
 
-/// The same on brokers of the test's own.
-pub fn read_all_on(brokers: &str, topic: &str, isolation: &str) -> Vec<Read> {
+fn read_all_on(brokers: &str, topic: &str, isolation: &str) -> Vec<Read> {
     let consumer: BaseConsumer = client_on(brokers)
         .set("group.id", "test-reader")
         .set("enable.auto.commit", "false")
@@ -225,8 +244,12 @@ pub fn read_committed(topic: &str) -> Vec<Read> {
 
 /// The last value of each key of a compacted topic.
 pub fn table(topic: &str) -> BTreeMap<String, Vec<u8>> {
+    last_values(&read_committed(topic))
+}
+
+fn last_values(records: &[Read]) -> BTreeMap<String, Vec<u8>> {
     let mut table = BTreeMap::new();
-    for record in read_committed(topic) {
+    for record in records {
         match &record.value {
             Some(value) => drop(table.insert(record.key().to_owned(), value.clone())),
             None => drop(table.remove(record.key())),
@@ -237,7 +260,11 @@ pub fn table(topic: &str) -> BTreeMap<String, Vec<u8>> {
 
 /// The group's committed offsets, by partition.
 pub fn committed(group: &str, topic: &str, partitions: i32) -> BTreeMap<i32, i64> {
-    let consumer: BaseConsumer = client().set("group.id", group).create().unwrap();
+    committed_on(&server("KAFKA"), group, topic, partitions)
+}
+
+fn committed_on(brokers: &str, group: &str, topic: &str, partitions: i32) -> BTreeMap<i32, i64> {
+    let consumer: BaseConsumer = client_on(brokers).set("group.id", group).create().unwrap();
     let mut list = TopicPartitionList::new();
     list.add_partition_range(topic, 0, partitions - 1);
     let offsets = consumer.committed_offsets(list, Duration::from_secs(10)).unwrap();
