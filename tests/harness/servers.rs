@@ -1,6 +1,6 @@
 //! The servers of the harness: each shows other people's clients what the tests build on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::Duration;
 
@@ -89,6 +89,8 @@ fn the_fast_server_serves_twenty_thousand_instances_of_a_true_size() {
 #[cfg(feature = "aws")]
 #[test]
 fn the_collector_sweeps_the_fast_server_through_the_proxy() {
+    use std::collections::BTreeSet;
+
     use crate::support::process::Stage;
 
     let ec2 = FastEc2::start(FleetSpec { regions: vec![REGION.to_owned()], ..FleetSpec::of(2_000) });
