@@ -8,6 +8,7 @@ mod docs;
 mod events;
 mod exactly_once;
 mod facts;
+mod harness;
 mod import;
 mod mapping;
 #[cfg(feature = "aws")]
