@@ -30,7 +30,7 @@ pub struct Source {
 #[derive(Debug, Clone, PartialEq)]
 pub enum SourceKind {
     /// The EC2 API.
-    Aws(AwsSource),
+    Aws(Box<AwsSource>),
     /// A file, or standard input.
     File(FileSource),
     /// An invented fleet.
@@ -61,7 +61,7 @@ impl TryFrom<WrittenSource> for Source {
 
     fn try_from(written: WrittenSource) -> Result<Self, String> {
         let kind = match (written.aws, written.file, written.simulated) {
-            (Some(aws), None, None) => SourceKind::Aws(aws),
+            (Some(aws), None, None) => SourceKind::Aws(Box::new(aws)),
             (None, Some(file), None) => SourceKind::File(file),
             (None, None, Some(simulated)) => SourceKind::Simulated(simulated),
             _ => return Err(format!("source {:?} needs exactly one of aws, file, simulated", written.name)),
@@ -80,7 +80,7 @@ impl From<Source> for WrittenSource {
     fn from(source: Source) -> Self {
         let (mut aws, mut file, mut simulated) = (None, None, None);
         match source.kind {
-            SourceKind::Aws(kind) => aws = Some(kind),
+            SourceKind::Aws(kind) => aws = Some(*kind),
             SourceKind::File(kind) => file = Some(kind),
             SourceKind::Simulated(kind) => simulated = Some(kind),
         }

@@ -68,11 +68,14 @@ fn escaped(text: &str) -> String {
     text.bytes().map(escape).collect()
 }
 
+/// How long to wait for a connection, and for an answer.
+type Timeouts = (Option<Duration>, Option<Duration>);
+
 /// A connector, with its pool of connections, for each pair of timeouts.
 struct Http {
     tls: TlsContext,
     proxy: ProxyConfig,
-    connectors: Mutex<HashMap<(Option<Duration>, Option<Duration>), SharedHttpConnector>>,
+    connectors: Mutex<HashMap<Timeouts, SharedHttpConnector>>,
 }
 
 impl HttpClient for Http {

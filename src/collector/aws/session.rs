@@ -86,7 +86,7 @@ impl<T> Default for Remembered<T> {
 impl<T> Remembered<T> {
     /// Also after the clock was set back by hours.
     fn is_due(&self, now: SystemTime) -> bool {
-        self.until.duration_since(now).map_or(true, |left| left > KNOWN_FOR)
+        now >= self.until || now + KNOWN_FOR < self.until
     }
 
     fn put(&mut self, answer: Result<T, Fault>, now: SystemTime) {
@@ -418,5 +418,7 @@ pub fn overlap(scopes: &[Scope]) -> Option<(Scope, Scope)> {
     None
 }
 
+#[cfg(test)]
+mod fake;
 #[cfg(test)]
 mod tests;
