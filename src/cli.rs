@@ -51,6 +51,8 @@ pub enum Command {
     Render(Render),
     /// Show what the topics are and should be, and create them
     Topics(Topics),
+    /// Print the least that the sources `aws` need of IAM: policies and trust policies
+    Policy(Policy),
     /// Print the effective configuration, secrets redacted
     Config,
 }
@@ -113,4 +115,21 @@ pub struct Topics {
     /// Create those that do not exist; those that do are never altered
     #[arg(long)]
     pub create: bool,
+}
+
+/// `policy`.
+#[derive(Debug, Args)]
+pub struct Policy {
+    /// Form of the output
+    #[arg(short, long, default_value = "text")]
+    pub output: Output,
+}
+
+/// Form of an output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
 }

@@ -596,5 +596,5 @@ fn two_sources_overlap_in_an_account_and_region_that_both_sweep() {
     let others =
         [of("b", Some("2"), "eu-west-1"), of("b", Some("1"), "eu-west-2"), of("a", None, "x"), of("b", None, "x")];
     assert_eq!(overlap(&[&[a.clone()][..], &others].concat()), None);
-    assert_eq!(overlap(&[&[a.clone()][..], &others, &[b.clone()]].concat()), Some((a, b)));
+    assert_eq!(overlap(&[&[a.clone()][..], &others, std::slice::from_ref(&b)].concat()), Some((a, b)));
 }
