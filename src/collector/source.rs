@@ -16,6 +16,9 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// The members of a reservation that go into each of its instances which has none of that name.
 pub const RESERVATION_MEMBERS: [&str; 3] = ["OwnerId", "RequesterId", "ReservationId"];
 
+/// The member `Tags` of an instance.
+pub type Tags = Vec<Map<String, Value>>;
+
 /// What one sweep covers: a region of an account.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Scope {
@@ -95,11 +98,7 @@ pub trait SecondLook: Send + Sync {
     fn instances<'a>(&'a self, scope: &'a Scope, ids: &'a [String]) -> BoxFuture<'a, Result<Page, Fault>>;
 
     /// The tags of these instances, as in the member `Tags`; one that has none is left out.
-    fn tags<'a>(
-        &'a self,
-        scope: &'a Scope,
-        ids: &'a [String],
-    ) -> BoxFuture<'a, Result<BTreeMap<String, Vec<Map<String, Value>>>, Fault>>;
+    fn tags<'a>(&'a self, scope: &'a Scope, ids: &'a [String]) -> BoxFuture<'a, Result<BTreeMap<String, Tags>, Fault>>;
 
     /// Whether the source narrows its listing by filters, so that an instance can exist and not be listed.
     fn is_filtered(&self) -> bool;

@@ -108,7 +108,7 @@ pub struct Partition {
     pub home: &'static str,
     /// What the names of its regions begin with, where another partition's do not begin with more.
     prefixes: &'static [&'static str],
-    /// Its regions, as of botocore 1.43.
+    /// Its regions, as of botocore 1.44.
     pub regions: &'static [&'static str],
 }
 
@@ -179,8 +179,10 @@ pub static PARTITIONS: [Partition; 8] = [
             "il-central-1",
             "me-central-1",
             "me-south-1",
+            "me-west-1",
             "mx-central-1",
             "sa-east-1",
+            "sa-west-1",
             "us-east-1",
             "us-east-2",
             "us-west-1",

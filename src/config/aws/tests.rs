@@ -290,6 +290,24 @@ fn all_that_is_wrong_is_told_at_once() {
     assert_eq!(fault.lines().count(), 7, "{fault}");
 }
 
+#[test]
+fn the_examples_of_the_documentation_are_taken() {
+    let text = include_str!("../../../docs/connect-aws.md");
+    let blocks: Vec<_> = text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert_eq!(blocks.len(), 3);
+    for block in blocks {
+        let source = |block: &str| format!("collector:\n  sources:\n    - name: a\n{}", indented(block));
+        let yaml = if block.starts_with("aws:") { source(block) } else { block.to_owned() };
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &yaml).unwrap();
+        assert_eq!(load(Some(file.path()), &[]).map(drop), Ok(()), "{yaml}");
+    }
+}
+
+fn indented(block: &str) -> String {
+    block.lines().map(|line| format!("      {line}\n")).collect()
+}
+
 // === Two sources ===
 
 #[test]
