@@ -24,6 +24,8 @@ use crate::config::{Role, WebIdentity};
 
 /// How long before their expiry keys are renewed, at least: AWS hands out new ones no earlier than this.
 const AHEAD: Duration = Duration::from_secs(300);
+/// Keys are not fetched again before this, whatever they say.
+const AT_LEAST: Duration = Duration::from_secs(30);
 /// When keys that name no expiry are asked for again: files and processes may have new ones.
 const WITHOUT_EXPIRY: Duration = Duration::from_secs(900);
 /// How long a fetch may take, with the SDK's retries.
@@ -94,7 +96,8 @@ impl Held {
             None => fetched + WITHOUT_EXPIRY,
             Some(expiry) => {
                 let life = expiry.duration_since(fetched).unwrap_or_default();
-                expiry - AHEAD.max(life / 10).min(life / 2)
+                // With a clock that is ahead they have ended before they come.
+                (expiry - AHEAD.max(life / 10).min(life / 2)).max(fetched + AT_LEAST)
             }
         };
         Self { credentials, fetched, renew }

@@ -345,6 +345,15 @@ async fn the_identity_is_that_of_the_account_asked_for() {
     assert_eq!(asked, [by("OURS"), by("KEY-OF-000000000001")]);
 }
 
+#[tokio::test]
+async fn a_client_does_not_try_again_by_itself() {
+    let fake =
+        Fake::start(|call| (call.action == "DescribeRegions").then(|| (503, error("Unavailable", "later")))).await;
+    let client = sessions(&fake, json!({})).ec2(&scope(None, "eu-west-1")).await.unwrap();
+    use_it(&client).await;
+    assert_eq!(fake.calls().len(), 1);
+}
+
 // === Renewal ===
 
 #[tokio::test]
