@@ -13,7 +13,6 @@ use aws_config::SdkConfig;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
-use aws_sdk_sts::error::DisplayErrorContext;
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use tokio::sync::Mutex;
 
@@ -221,12 +220,20 @@ fn credentials(call: &str, answer: Option<aws_sdk_sts::types::Credentials>) -> R
 
 /// What follows when the SDK has no credentials: usually somebody has to act, but not where nothing answered.
 fn of_the_sdk(name: &str, error: &CredentialsError) -> Fault {
-    let mut causes = std::iter::successors(Some(error as &(dyn Error + 'static)), |error| (*error).source());
-    let is_network = causes
+    let is_network = chain(error)
         .any(|cause| cause.downcast_ref::<ConnectorError>().is_some_and(|error| error.is_io() || error.is_timeout()));
     let is_late = matches!(error, CredentialsError::ProviderTimedOut(_));
     let kind = if is_network || is_late { FaultKind::Unavailable } else { FaultKind::Credentials };
-    Fault::new(kind, format!("{name}: {}", DisplayErrorContext(error)))
+    Fault::new(kind, format!("{name}: {}", causes(error)))
+}
+
+/// An error and its causes. Never in debug form, which shows the response: there may be keys in it.
+pub(super) fn causes(error: &(dyn Error + 'static)) -> String {
+    chain(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error| (*error).source())
 }
 
 /// Keys as the SDK's clients take them.

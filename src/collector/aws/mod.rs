@@ -11,7 +11,7 @@ pub mod session;
 mod shape;
 pub mod xml;
 
-use aws_sdk_ec2::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
@@ -124,14 +124,15 @@ fn unreadable(reason: &str) -> Fault {
 }
 
 /// What follows from an error of the SDK.
-fn classify<E>(call: &str, error: SdkError<E>) -> Fault
+fn classify<E, R>(call: &str, error: SdkError<E, R>) -> Fault
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    R: std::fmt::Debug + 'static,
 {
     let code = error.code().map(str::to_owned);
     let described = match (&code, error.message()) {
         (Some(code), message) => format!("{call}: {code}: {}", message.unwrap_or("no message")),
-        (None, _) => format!("{call}: {}", DisplayErrorContext(&error)),
+        (None, _) => format!("{call}: {}", keys::causes(&error)),
     };
     let is_config = match &error {
         SdkError::ConstructionFailure(_) => true,
