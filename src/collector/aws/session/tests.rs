@@ -601,6 +601,56 @@ async fn an_answer_that_cannot_be_read_is_not_shown_since_it_may_hold_keys() {
 }
 
 #[tokio::test]
+async fn no_log_tells_a_secret_however_much_is_logged() {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(log.clone()).finish();
+    // Of this thread, on which everything here runs.
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let fake = Fake::start(|_| None).await;
+    let mut token = tempfile::NamedTempFile::new().unwrap();
+    writeln!(token, "hunter2.is.a.token").unwrap();
+    let web = json!({"web_identity": {"role_arn": role(7), "token_file": token.path()}});
+    let accounts = json!([{"role_arn": role(1), "external_id": "hunter2-is-an-id"}]);
+    let proxy = json!({
+        "proxy": fake.url, "proxy_username": "hunter2-user", "proxy_password": "hunter2-password",
+        "endpoint_url": "http://aws.invalid", "regions": "all",
+    });
+    let [roles, web] = [json!({"accounts": accounts, "regions": "all"}), json!({"credentials": web, "regions": "all"})];
+    for more in [roles, web, proxy] {
+        let discovery = sessions(&fake, more).discover().await;
+        assert_eq!((discovery.scopes.len(), discovery.unknown), (2, vec![]));
+    }
+    let log = log.0.lock().unwrap();
+    let log = String::from_utf8_lossy(&log);
+    assert!(log.contains("AssumeRoleWithWebIdentity") && log.contains("TRACE"), "{log}");
+    for secret in ["hunter2", "assumed-secret", "assumed-token"] {
+        let lines: Vec<_> = log.lines().filter(|line| line.contains(secret)).collect();
+        assert!(lines.is_empty(), "{secret} in:\n{}", lines.join("\n"));
+    }
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl tracing_subscriber::fmt::MakeWriter<'_> for Log {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+#[tokio::test]
 async fn no_fault_tells_a_secret() {
     let fake = Fake::start(|call| (call.action == "AssumeRole").then(|| denied("sts:AssumeRole"))).await;
     let via = json!([{"role_arn": role(1), "external_id": SECRET}]);
