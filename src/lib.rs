@@ -16,7 +16,7 @@
 //! - [`collector`]: stage 1, from sources to raw records
 //! - [`device`], [`profile`]: from raw record to event; pure
 //! - [`mapper`]: stage 2, from raw records to change events
-//! - [`kafka`], [`registry`]: the outside world
+//! - [`kafka`], [`registry`], [`avro`]: the outside world, and the form of what is kept there
 //! - [`stage`]: starting and ending the stages; [`render`], [`policy`] and [`demo`]: a command each
 //! - [`cli`], [`config`]: what is asked for
 //! - [`admin`], [`telemetry`]: what is told
@@ -24,6 +24,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod avro;
 pub mod cli;
 pub mod collector;
 pub mod config;

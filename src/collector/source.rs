@@ -100,6 +100,9 @@ pub trait SecondLook: Send + Sync {
     /// The tags of these instances, as in the member `Tags`; one that has none is left out.
     fn tags<'a>(&'a self, scope: &'a Scope, ids: &'a [String]) -> BoxFuture<'a, Result<BTreeMap<String, Tags>, Fault>>;
 
+    /// Whom the source asks as, in words: account and role. Told when an answer is hard to believe.
+    fn identity<'a>(&'a self, scope: &'a Scope) -> BoxFuture<'a, Result<String, Fault>>;
+
     /// Whether the source narrows its listing by filters, so that an instance can exist and not be listed.
     fn is_filtered(&self) -> bool;
 }

@@ -143,6 +143,8 @@ pub struct Registry {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Collector {
+    /// The consumer group whose members share the scopes.
+    pub group_id: String,
     /// What to sweep.
     pub sources: Vec<Source>,
     /// Scopes that are swept at the same time, at most.
@@ -151,7 +153,8 @@ pub struct Collector {
 
 impl Default for Collector {
     fn default() -> Self {
-        Self { sources: Vec::new(), concurrency: NonZeroUsize::MIN.saturating_add(15) }
+        let group_id = "rollcall-collector".to_owned();
+        Self { group_id, sources: Vec::new(), concurrency: NonZeroUsize::MIN.saturating_add(15) }
     }
 }
 

@@ -22,6 +22,8 @@ pub struct Source {
     pub fields: BTreeMap<String, String>,
     /// Time between two sweeps of a scope.
     pub interval: Duration,
+    /// How long a sweep may try before it is given up.
+    pub give_up_after: Duration,
     /// Where the instances come from.
     pub kind: SourceKind,
 }
@@ -48,6 +50,8 @@ struct WrittenSource {
     fields: BTreeMap<String, String>,
     #[serde(default = "five_minutes", with = "duration")]
     interval: Duration,
+    #[serde(default = "ninety_minutes", with = "duration")]
+    give_up_after: Duration,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     aws: Option<AwsSource>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -71,6 +75,7 @@ impl TryFrom<WrittenSource> for Source {
             category: written.category,
             fields: written.fields,
             interval: written.interval,
+            give_up_after: written.give_up_after,
             kind,
         })
     }
@@ -89,11 +94,16 @@ impl From<Source> for WrittenSource {
             category: source.category,
             fields: source.fields,
             interval: source.interval,
+            give_up_after: source.give_up_after,
             aws,
             file,
             simulated,
         }
     }
+}
+
+fn ninety_minutes() -> Duration {
+    Duration::from_secs(90 * 60)
 }
 
 fn five_minutes() -> Duration {
@@ -149,6 +159,11 @@ impl Default for SimulatedSource {
 }
 
 impl Source {
+    /// How long what was not listed is given to appear before it is asked for.
+    pub fn settling_delay(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Notes what no type can refuse.
     pub(super) fn check(&self, key: &str, faults: &mut Faults) {
         faults.unless(!self.name.is_empty(), &format!("{key}.name"), "is empty; a name is needed");

@@ -60,9 +60,11 @@ impl TestTopics {
             made.unwrap().remove(0).unwrap();
         };
         create("raw", "delete", "4000000");
+        create("sweeps", "compact", "1048588");
         create("events", "delete", "1048588");
         create("state", "compact", "1048588");
         create("dlq", "delete", "4100000");
+        create("health", "delete", "1048588");
         topics
     }
 
@@ -90,6 +92,7 @@ impl TestTopics {
                 // A test that kills does not want to wait for a session to expire.
                 "properties": {"session.timeout.ms": 2000, "heartbeat.interval.ms": 200},
             },
+            "collector": {"group_id": self.name("collector")},
             "mapper": {"group_id": self.name("mapper"), "encoding": "json", "engines": 1},
             "admin": {"listen": "127.0.0.1:0"},
             "log": {"format": "json", "filter": "info,rollcall=debug"},
