@@ -94,7 +94,7 @@ fn build(config: &config::Source, hash_key: Option<&Secret>) -> anyhow::Result<S
     let name = &config.name;
     let source: Arc<dyn Source> = match &config.kind {
         #[cfg(feature = "aws")]
-        SourceKind::Aws(aws) => Arc::new(crate::collector::aws::Ec2::new(name, aws.clone())),
+        SourceKind::Aws(aws) => Arc::new(crate::collector::aws::Ec2::new(name, (**aws).clone())),
         #[cfg(not(feature = "aws"))]
         SourceKind::Aws(_) => bail!("source {name:?}: this program was built without the feature `aws`"),
         SourceKind::File(file) => Arc::new(FileInstances::new(name, file.clone())),
@@ -102,5 +102,5 @@ fn build(config: &config::Source, hash_key: Option<&Secret>) -> anyhow::Result<S
     };
     let labels = Labels { category: config.category.clone(), fields: config.fields.clone().into_iter().collect() };
     let rules = Rules::new(&config.rules, hash_key)?;
-    Ok(SourceTask { config: config.clone(), source, labels, rules, filters: 0 })
+    Ok(SourceTask { config: config.clone(), source, labels, rules, filters: config.filters_digest() })
 }

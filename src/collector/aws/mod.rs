@@ -4,24 +4,22 @@
 //! its release only. The record is decoded from the body itself ([`xml`]).
 
 mod capture;
+mod http;
+mod keys;
+mod organization;
+pub mod session;
 mod shape;
 pub mod xml;
 
-use std::time::Duration;
-
-use aws_config::SdkConfig;
-use aws_config::sts::AssumeRoleProvider;
-use aws_sdk_ec2::config::Region;
-use aws_sdk_ec2::config::timeout::TimeoutConfig;
-use aws_sdk_ec2::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use tokio::sync::OnceCell;
 
 use super::fault::{Fault, FaultKind};
-use super::source::{BoxFuture, Discovery, Page, Pages, Scope, Source, Unknown};
-use crate::config::{Account, AwsSource};
+use super::source::{BoxFuture, Discovery, Page, Pages, Scope, Source};
+use crate::config::AwsSource;
 use capture::Capture;
+use session::Sessions;
 
 /// Codes that stay until somebody changes credentials, permissions or the account.
 const CONFIG_CODES: [&str; 13] = [
@@ -42,88 +40,20 @@ const CONFIG_CODES: [&str; 13] = [
 
 /// The EC2 API.
 pub struct Ec2 {
-    name: String,
     aws: AwsSource,
-    /// Credentials of the process, made at the first use.
-    base: OnceCell<SdkConfig>,
+    sessions: Sessions,
 }
 
 impl Ec2 {
     /// The source called `name`.
     pub fn new(name: &str, aws: AwsSource) -> Self {
-        Self { name: name.to_owned(), aws, base: OnceCell::new() }
+        Self { sessions: Sessions::new(name, aws.clone()), aws }
     }
-
-    async fn base(&self) -> &SdkConfig {
-        let load = || async {
-            let timeouts = TimeoutConfig::builder()
-                .connect_timeout(Duration::from_secs(5))
-                .operation_attempt_timeout(Duration::from_secs(60))
-                .operation_timeout(Duration::from_secs(180));
-            let mut loader = aws_config::from_env().timeout_config(timeouts.build());
-            if let Some(url) = &self.aws.endpoint_url {
-                loader = loader.endpoint_url(url);
-            }
-            // STS is asked in a region that is surely enabled: the first one that is swept.
-            if let Some(region) = self.aws.regions.first() {
-                loader = loader.region(Region::new(region.clone()));
-            }
-            loader.load().await
-        };
-        self.base.get_or_init(load).await
-    }
-
-    async fn client(&self, scope: &Scope) -> aws_sdk_ec2::Client {
-        let base = self.base().await;
-        let mut config = aws_sdk_ec2::config::Builder::from(base);
-        config = config.region(scope.region.clone().map(Region::new));
-        let account = self.aws.accounts.iter().find(|account| account.id() == scope.account.as_deref());
-        if let Some(account) = account {
-            config = config.credentials_provider(assume(account, base).await);
-        }
-        aws_sdk_ec2::Client::from_conf(config.build())
-    }
-
-    /// The account that the credentials belong to.
-    async fn own_account(&self) -> Result<String, Fault> {
-        let client = aws_sdk_sts::Client::new(self.base().await);
-        let identity = client.get_caller_identity().send().await;
-        let identity = identity.map_err(|error| classify("GetCallerIdentity", error))?;
-        identity
-            .account
-            .ok_or_else(|| Fault::new(FaultKind::Unreadable, "GetCallerIdentity: the answer names no account"))
-    }
-}
-
-async fn assume(account: &Account, base: &SdkConfig) -> AssumeRoleProvider {
-    let mut role = AssumeRoleProvider::builder(&account.role_arn).session_name(&account.session_name).configure(base);
-    if let Some(external_id) = &account.external_id {
-        role = role.external_id(external_id.expose());
-    }
-    role.build().await
 }
 
 impl Source for Ec2 {
     fn scopes(&self) -> BoxFuture<'_, Discovery> {
-        Box::pin(async {
-            let accounts = match self.aws.accounts.as_slice() {
-                [] => match self.own_account().await {
-                    Ok(account) => vec![account],
-                    Err(fault) => {
-                        return Discovery { scopes: Vec::new(), unknown: vec![Unknown { account: None, fault }] };
-                    }
-                },
-                accounts => accounts.iter().filter_map(Account::id).map(str::to_owned).collect(),
-            };
-            let regions = &self.aws.regions;
-            let scope = |account: &String, region: &String| Scope {
-                source: self.name.clone(),
-                account: Some(account.clone()),
-                region: Some(region.clone()),
-            };
-            let scopes = accounts.iter().flat_map(|account| regions.iter().map(move |region| scope(account, region)));
-            Discovery { scopes: scopes.collect(), unknown: Vec::new() }
-        })
+        Box::pin(self.sessions.discover())
     }
 
     fn pages(&self, scope: &Scope) -> Box<dyn Pages + '_> {
@@ -158,7 +88,7 @@ impl Pages for Ec2Pages<'_> {
             };
             let client = match self.client.take() {
                 Some(client) => client,
-                None => self.ec2.client(&self.scope).await,
+                None => self.ec2.sessions.ec2(&self.scope).await?,
             };
             let capture = Capture::default();
             let request =
@@ -194,14 +124,15 @@ fn unreadable(reason: &str) -> Fault {
 }
 
 /// What follows from an error of the SDK.
-fn classify<E>(call: &str, error: SdkError<E>) -> Fault
+fn classify<E, R>(call: &str, error: SdkError<E, R>) -> Fault
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    R: std::fmt::Debug + 'static,
 {
     let code = error.code().map(str::to_owned);
     let described = match (&code, error.message()) {
         (Some(code), message) => format!("{call}: {code}: {}", message.unwrap_or("no message")),
-        (None, _) => format!("{call}: {}", DisplayErrorContext(&error)),
+        (None, _) => format!("{call}: {}", keys::causes(&error)),
     };
     let is_config = match &error {
         SdkError::ConstructionFailure(_) => true,
