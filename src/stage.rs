@@ -240,7 +240,7 @@ fn build(source: &config::Source) -> anyhow::Result<Arc<dyn Source>> {
     let name = &source.name;
     Ok(match &source.kind {
         #[cfg(feature = "aws")]
-        SourceKind::Aws(aws) => Arc::new(collector::aws::Ec2::new(name, aws.clone())),
+        SourceKind::Aws(aws) => Arc::new(collector::aws::Ec2::new(name, aws.clone(), Duration::from_secs(90 * 60))),
         #[cfg(not(feature = "aws"))]
         SourceKind::Aws(_) => bail!("source {name:?}: this program was built without the feature `aws`"),
         SourceKind::File(file) => Arc::new(FileInstances::new(name, file.clone())),

@@ -89,17 +89,16 @@ pub trait Pages: Send {
     fn next(&mut self) -> BoxFuture<'_, Result<Option<Page>, Fault>>;
 }
 
+/// The tags of instances by their ID, as in the member `Tags`.
+pub type TagsById = BTreeMap<String, Vec<Map<String, Value>>>;
+
 /// Asking about particular instances, since a listing is served from caches and may lack what is there.
 pub trait SecondLook: Send + Sync {
     /// Those of these instances that exist, whatever the source's own filters say.
     fn instances<'a>(&'a self, scope: &'a Scope, ids: &'a [String]) -> BoxFuture<'a, Result<Page, Fault>>;
 
     /// The tags of these instances, as in the member `Tags`; one that has none is left out.
-    fn tags<'a>(
-        &'a self,
-        scope: &'a Scope,
-        ids: &'a [String],
-    ) -> BoxFuture<'a, Result<BTreeMap<String, Vec<Map<String, Value>>>, Fault>>;
+    fn tags<'a>(&'a self, scope: &'a Scope, ids: &'a [String]) -> BoxFuture<'a, Result<TagsById, Fault>>;
 
     /// Whether the source narrows its listing by filters, so that an instance can exist and not be listed.
     fn is_filtered(&self) -> bool;

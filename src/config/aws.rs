@@ -1,12 +1,14 @@
 //! Source `aws`: which accounts and regions, and how to get into them.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::Secret;
 use super::check::Faults;
 
 /// The EC2 API.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AwsSource {
     /// Regions to sweep, in every account.
@@ -18,6 +20,26 @@ pub struct AwsSource {
     pub endpoint_url: Option<String>,
     /// Instances a page, 5 to 1000.
     pub page_size: PageSize,
+    /// Filters of DescribeInstances: names and values.
+    pub filters: BTreeMap<String, Vec<String>>,
+    /// Calls in a region of an account, at most.
+    pub calls_per_second: f64,
+    /// Whether names and owners of images are added.
+    pub images: bool,
+}
+
+impl Default for AwsSource {
+    fn default() -> Self {
+        Self {
+            regions: Vec::new(),
+            accounts: Vec::new(),
+            endpoint_url: None,
+            page_size: PageSize::default(),
+            filters: BTreeMap::new(),
+            calls_per_second: 2.0,
+            images: false,
+        }
+    }
 }
 
 /// `MaxResults` of DescribeInstances.

@@ -11,9 +11,7 @@ fn object(value: Value) -> Map<String, Value> {
 }
 
 fn canonical(value: Value) -> Value {
-    let mut instance = object(value);
-    canonicalise(&mut instance);
-    Value::Object(instance)
+    serde_json::from_str(&json_of(value)).expect("JSON")
 }
 
 fn json_of(value: Value) -> String {
@@ -178,7 +176,8 @@ fn any_instance() -> impl Strategy<Value = Value> {
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
         (-2..300_i64).prop_map(Value::from),
-        any::<f64>().prop_map(Value::from),
+        // Such as survive being written and read.
+        (-999..999).prop_map(|eighths| Value::from(f64::from(eighths) / 8.0)),
         "[ab\"é]{0,2}".prop_map(Value::from),
     ];
     object_of(leaf.prop_recursive(5, 60, 6, |inner| {
@@ -235,7 +234,11 @@ proptest! {
     #[test]
     fn only_the_state_code_and_the_order_change(instance in any_instance()) {
         let mut expected = instance.clone();
-        mask_state_code(expected.as_object_mut().expect("an object"));
+        if let Some(code) = expected.pointer_mut("/State/Code").filter(|_| instance["State"].is_object())
+            && let Some(number) = code.as_i64()
+        {
+            *code = (number & 0xFF).into();
+        }
         prop_assert_eq!(as_multiset(canonical(instance)), as_multiset(expected));
     }
 }

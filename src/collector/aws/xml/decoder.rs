@@ -8,15 +8,17 @@ use std::borrow::Cow;
 use quick_xml::Reader;
 use quick_xml::escape::{EscapeError, resolve_xml_entity};
 use quick_xml::events::{BytesRef, BytesStart, Event};
-use serde_json::{Map, Value};
+use quick_xml::name::QName;
 
 use super::content::{Content, is_blank};
-use super::{DecodeError, MAX_DEPTH, ROOT};
-use crate::collector::aws::shape::{self, Shape};
+use super::{DecodeError, MAX_DEPTH};
+use crate::collector::aws::shape::Shape;
+use crate::record::canonical::{Members, Node};
 
 /// Reads elements into JSON values as they come, without a tree of the document in between.
 pub(super) struct Decoder<'b> {
     reader: Reader<&'b [u8]>,
+    text: &'b [u8],
     body_length: usize,
     /// The length of the byte order mark, which the reader does not see and hence not count.
     mark_length: u64,
@@ -27,22 +29,23 @@ impl<'b> Decoder<'b> {
         let text = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
         Self {
             reader: Reader::from_reader(text),
+            text,
             body_length: body.len(),
             mark_length: (body.len() - text.len()) as u64,
         }
     }
 
-    /// The members of the root element, which has to be the right one and the only one.
-    pub(super) fn response(mut self) -> Result<Map<String, Value>, DecodeError> {
+    /// The members of the root element, which has to be the one that is expected and the only one.
+    pub(super) fn response(mut self, expected: &'static str, shape: Shape) -> Result<Members<'b>, DecodeError> {
         let Some(root) = self.tag_outside_root()? else {
             return Err(DecodeError::Empty { length: self.body_length });
         };
-        if root.name() != ROOT {
-            return Err(DecodeError::OtherRoot { found: root.name().to_owned(), at: self.position() });
+        if root.name != expected {
+            return Err(DecodeError::OtherRoot { expected, found: root.name.to_owned(), at: self.position() });
         }
-        let response = self.element(&root, shape::RESPONSE, 1)?;
+        let response = self.element(&root, shape, 1)?;
         match (response, self.tag_outside_root()?) {
-            (Value::Object(response), None) => Ok(response),
+            (Node::Object(response), None) => Ok(response),
             _ => Err(self.outside_root()),
         }
     }
@@ -51,8 +54,8 @@ impl<'b> Decoder<'b> {
     fn tag_outside_root(&mut self) -> Result<Option<Tag<'b>>, DecodeError> {
         loop {
             match self.event()? {
-                Event::Start(tag) => return Ok(Some(Tag::opening(tag))),
-                Event::Empty(tag) => return Ok(Some(Tag::empty(tag))),
+                Event::Start(tag) => return self.tag(&tag, false).map(Some),
+                Event::Empty(tag) => return self.tag(&tag, true).map(Some),
                 Event::Eof => return Ok(None),
                 Event::Text(text) if is_blank(&text) => {}
                 Event::Text(_) | Event::CData(_) | Event::GeneralRef(_) | Event::End(_) => {
@@ -64,7 +67,7 @@ impl<'b> Decoder<'b> {
     }
 
     /// The value of an element whose opening tag was just read.
-    fn element(&mut self, tag: &Tag<'b>, shape: Shape, depth: usize) -> Result<Value, DecodeError> {
+    fn element(&mut self, tag: &Tag<'b>, shape: Shape, depth: usize) -> Result<Node<'b>, DecodeError> {
         if depth > MAX_DEPTH {
             return Err(DecodeError::TooDeep { at: self.position() });
         }
@@ -77,11 +80,11 @@ impl<'b> Decoder<'b> {
         let mut content = Content::default();
         loop {
             let child = match self.event()? {
-                Event::Start(tag) => Tag::opening(tag),
-                Event::Empty(tag) => Tag::empty(tag),
+                Event::Start(tag) => self.tag(&tag, false)?,
+                Event::Empty(tag) => self.tag(&tag, true)?,
                 Event::End(_) => return Ok(content),
                 Event::Eof => {
-                    return Err(DecodeError::Truncated { at: self.position(), element: parent.name().to_owned() });
+                    return Err(DecodeError::Truncated { at: self.position(), element: parent.name.to_owned() });
                 }
                 other => {
                     if let Some(text) = self.text(other)? {
@@ -90,7 +93,7 @@ impl<'b> Decoder<'b> {
                     continue;
                 }
             };
-            let (name, child_shape) = shape.child(child.name());
+            let (name, child_shape) = shape.child(child.name);
             let value = self.element(&child, child_shape, depth + 1)?;
             content.add_child(name, value);
         }
@@ -120,6 +123,18 @@ impl<'b> Decoder<'b> {
         Err(malformed(unknown.into()))
     }
 
+    /// The tag that the reader has just passed. Its name is taken from the body, since the event does not lend it for
+    /// long enough.
+    fn tag(&self, tag: &BytesStart<'b>, is_empty: bool) -> Result<Tag<'b>, DecodeError> {
+        let end = usize::try_from(self.reader.buffer_position()).unwrap_or(usize::MAX);
+        let closing = if is_empty { "/>".len() } else { ">".len() };
+        let start = end.checked_sub(closing + tag.len());
+        let name = start.and_then(|start| self.text.get(start..start + tag.name().as_ref().len()));
+        let name = name.and_then(|name| std::str::from_utf8(name).ok()).unwrap_or_default();
+        debug_assert_eq!(name, tag.name().as_ref());
+        Ok(Tag { name: QName(name).local_name().into_inner(), is_empty })
+    }
+
     fn event(&mut self) -> Result<Event<'b>, DecodeError> {
         self.reader
             .read_event()
@@ -137,22 +152,8 @@ impl<'b> Decoder<'b> {
 
 /// An opening tag.
 struct Tag<'b> {
-    tag: BytesStart<'b>,
+    /// The name, without a namespace prefix.
+    name: &'b str,
     /// Whether it is its own closing tag: `<tagSet/>`.
     is_empty: bool,
-}
-
-impl<'b> Tag<'b> {
-    fn opening(tag: BytesStart<'b>) -> Self {
-        Self { tag, is_empty: false }
-    }
-
-    fn empty(tag: BytesStart<'b>) -> Self {
-        Self { tag, is_empty: true }
-    }
-
-    /// The name, without a namespace prefix.
-    fn name(&self) -> &str {
-        self.tag.local_name().into_inner()
-    }
 }
