@@ -26,7 +26,7 @@ use crate::collector::fault::{Fault, FaultKind};
 use crate::collector::source::{BoxFuture, Scope};
 
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;
 
 /// First ceiling of a back-off, which doubles.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);

@@ -18,6 +18,8 @@ mod pages;
 mod second_look;
 pub mod session;
 mod shape;
+#[cfg(test)]
+mod stand_in;
 pub mod xml;
 
 use std::sync::Arc;
