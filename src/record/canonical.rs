@@ -32,6 +32,7 @@ pub fn write(mut instance: Members<'_>) -> Vec<u8> {
     sort_members(&mut instance, root_device.as_deref());
     let mut bytes = Vec::with_capacity(4096);
     node::write_members(&instance, &mut bytes);
+    bytes.shrink_to_fit();
     bytes
 }
 

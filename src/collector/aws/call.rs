@@ -24,6 +24,7 @@ use super::gate::{Gates, Pass};
 use super::session::{Identity, Sessions};
 use crate::collector::fault::{Fault, FaultKind};
 use crate::collector::source::{BoxFuture, Scope};
+use crate::telemetry::metrics::Metrics;
 
 #[cfg(test)]
 mod tests;
@@ -73,6 +74,16 @@ pub(super) struct Unobserved;
 impl CallObserver for Unobserved {
     fn called(&self, _: &'static str, _: &'static str) {}
     fn waited(&self, _: Duration) {}
+}
+
+impl CallObserver for Metrics {
+    fn called(&self, call: &'static str, code: &'static str) {
+        self.collector.api_calls.with_label_values(&[call, code]).inc();
+    }
+
+    fn waited(&self, time: Duration) {
+        self.collector.api_wait_seconds.observe(time.as_secs_f64());
+    }
 }
 
 /// Where time comes from.

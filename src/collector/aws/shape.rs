@@ -6,7 +6,7 @@
 //! capital, and that is what becomes of any element that is not listed, be it known to the model or newer than it.
 
 use crate::record::canonical::Name;
-use Shape::{Any, Boolean, Integer, List, Struct};
+use Shape::{Any, Boolean, Integer, List, Stream, Struct};
 
 /// How an element is to be read.
 #[derive(Clone, Copy)]
@@ -19,6 +19,8 @@ pub(super) enum Shape {
     Integer,
     /// A list, also when it is empty; each child is an element of the given shape.
     List(&'static Shape),
+    /// The same, but objects among the items are handed out one by one as soon as they are read, and not kept.
+    Stream(&'static Shape),
     /// An object, also when it is empty, with these members and any that are not listed.
     Struct(&'static [Member]),
 }
@@ -37,12 +39,12 @@ impl Shape {
     /// item of a list; and the child's own shape.
     pub(super) fn child(self, wire: &str) -> (Option<Name<'_>>, Shape) {
         let members = match self {
-            List(item) => return (None, *item),
+            List(item) | Stream(item) => return (None, *item),
             Struct(members) => members,
             Any | Boolean | Integer if wire == "item" => return (None, Any),
             Any | Boolean | Integer => &[],
         };
-        if let Some(member) = members.iter().find(|member| member.wire == wire) {
+        if let Some(member) = members.iter().find(|member| member.is(wire)) {
             let name = member.renamed.map_or_else(|| Name::capitalised(wire), Name::new);
             return (Some(name), member.shape);
         }
@@ -50,6 +52,13 @@ impl Shape {
         let name = Name::capitalised(wire);
         let is_taken = members.iter().any(|member| member.renamed.is_some_and(|renamed| name.is(renamed)));
         (Some(if is_taken { Name::new(wire) } else { name }), Any)
+    }
+}
+
+impl Member {
+    fn is(&self, wire: &str) -> bool {
+        // Most comparisons end here, and this is where most of them are.
+        self.wire.len() == wire.len() && self.wire.as_bytes().first() == wire.as_bytes().first() && self.wire == wire
     }
 }
 
@@ -68,7 +77,7 @@ macro_rules! structure {
 
 /// The root element of DescribeInstances.
 pub(super) const INSTANCES_RESPONSE: Shape = structure! {
-    reservationSet as Reservations: List(&RESERVATION),
+    reservationSet as Reservations: Stream(&RESERVATION),
 };
 
 /// The root element of DescribeTags.

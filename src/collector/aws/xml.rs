@@ -119,16 +119,10 @@ pub fn decode_raw(body: &[u8]) -> Result<DescribeInstancesPage<Instance>, Decode
 }
 
 fn decode_with<I>(body: &[u8], make: fn(Members<'_>) -> I) -> Result<DescribeInstancesPage<I>, DecodeError> {
-    let mut response = Decoder::new(body).response(ROOT, INSTANCES_RESPONSE)?;
-    let Some(Node::List(reservations)) = take(&mut response, "Reservations") else {
-        return Err(DecodeError::NoList { element: "reservationSet" });
-    };
-    let mut page = DescribeInstancesPage { instances: Vec::new(), next_token: next_token(&mut response)? };
-    for mut reservation in structures(reservations) {
-        let Some(Node::List(instances)) = take(&mut reservation, "Instances") else {
-            continue;
-        };
-        for mut instance in structures(instances) {
+    let mut instances = Vec::new();
+    let mut add = |mut reservation: Members<'_>| {
+        let Some(Node::List(list)) = take(&mut reservation, "Instances") else { return };
+        for mut instance in structures(list) {
             for name in RESERVATION_MEMBERS {
                 if let Some(value) = member(&reservation, name)
                     && member(&instance, name).is_none()
@@ -136,10 +130,15 @@ fn decode_with<I>(body: &[u8], make: fn(Members<'_>) -> I) -> Result<DescribeIns
                     instance.push((Name::new(name), value.clone()));
                 }
             }
-            page.instances.push(make(instance));
+            instances.push(make(instance));
         }
+    };
+    let mut response = Decoder::new(body, &mut add).response(ROOT, INSTANCES_RESPONSE)?;
+    if member(&response, "Reservations").is_none() {
+        return Err(DecodeError::NoList { element: "reservationSet" });
     }
-    Ok(page)
+    let next_token = next_token(&mut response)?;
+    Ok(DescribeInstancesPage { instances, next_token })
 }
 
 /// Reads the body of a DescribeTags response.
@@ -147,7 +146,7 @@ fn decode_with<I>(body: &[u8], make: fn(Members<'_>) -> I) -> Result<DescribeIns
 /// # Errors
 /// When it is anything else, or not all of one.
 pub fn decode_tags(body: &[u8]) -> Result<DescribeTagsPage, DecodeError> {
-    let mut response = Decoder::new(body).response("DescribeTagsResponse", TAGS_RESPONSE)?;
+    let mut response = Decoder::new(body, &mut |_| {}).response("DescribeTagsResponse", TAGS_RESPONSE)?;
     let Some(Node::List(tags)) = take(&mut response, "Tags") else {
         return Err(DecodeError::NoList { element: "tagSet" });
     };

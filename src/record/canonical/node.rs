@@ -29,28 +29,33 @@ pub type Members<'b> = Vec<(Name<'b>, Node<'b>)>;
 /// The name of a member: a text, or one whose first letter is to be a capital. That one need not be copied either.
 #[derive(Debug, Clone, Copy)]
 pub struct Name<'b> {
-    /// The first byte as it is to be; 0 for the empty name.
-    first: u8,
+    /// The first eight bytes as they are to be, zeroes behind them: most comparisons of names end here.
+    start: u64,
     text: &'b str,
 }
 
 impl<'b> Name<'b> {
     /// The text itself.
+    #[inline]
     pub fn new(text: &'b str) -> Self {
-        Self { first: text.bytes().next().unwrap_or_default(), text }
+        Self { start: start(text), text }
     }
 
     /// The text with a capital.
+    #[inline]
     pub fn capitalised(text: &'b str) -> Self {
-        Self { first: text.bytes().next().unwrap_or_default().to_ascii_uppercase(), text }
+        let mut start = start(text).to_be_bytes();
+        start[0].make_ascii_uppercase();
+        Self { start: u64::from_be_bytes(start), text }
     }
 
     /// Whether this is the name.
+    #[inline]
     pub fn is(&self, name: &str) -> bool {
         *self == Name::new(name)
     }
 
-    /// The name, if it is one of those that lists are told apart by; else an empty text.
+    /// The name, if it is one of those whose lists have an order of their own; else an empty text.
     pub(super) fn known(&self) -> &'static str {
         const LISTS: [&str; 7] = [
             "Tags",
@@ -64,14 +69,18 @@ impl<'b> Name<'b> {
         LISTS.into_iter().find(|list| self.is(list)).unwrap_or_default()
     }
 
+    fn first(&self) -> u8 {
+        self.start.to_be_bytes()[0]
+    }
+
     fn rest(&self) -> &'b [u8] {
-        self.text.as_bytes().get(1..).unwrap_or_default()
+        self.text.as_bytes().get(8..).unwrap_or_default()
     }
 
     fn to_text(self) -> String {
         let mut text = self.text.to_owned();
         if let Some(first) = text.get_mut(..1)
-            && self.first.is_ascii_uppercase()
+            && self.first().is_ascii_uppercase()
         {
             first.make_ascii_uppercase();
         }
@@ -79,30 +88,43 @@ impl<'b> Name<'b> {
     }
 
     fn write(&self, bytes: &mut Vec<u8>) {
-        let is_plain = |byte: &u8| byte.is_ascii_alphanumeric();
-        if !self.text.is_empty() && self.text.as_bytes().iter().all(is_plain) {
-            bytes.push(b'"');
-            bytes.push(self.first);
-            bytes.extend_from_slice(self.rest());
-            bytes.push(b'"');
-        } else {
-            write_json(&self.to_text(), bytes);
+        let at = bytes.len() + 1;
+        write_text(self.text, bytes);
+        // A first letter is never escaped.
+        if self.first().is_ascii_uppercase() {
+            bytes[at] = self.first();
         }
     }
 }
 
+/// The first eight bytes, zeroes behind them.
+#[inline]
+fn start(text: &str) -> u64 {
+    let text = text.as_bytes();
+    text.first_chunk().map_or_else(
+        || {
+            let mut start = [0; 8];
+            start[..text.len()].copy_from_slice(text);
+            u64::from_be_bytes(start)
+        },
+        |start| u64::from_be_bytes(*start),
+    )
+}
+
 impl PartialEq for Name<'_> {
+    #[inline]
     fn eq(&self, other: &Self) -> bool {
-        self.text.len() == other.text.len() && self.first == other.first && self.rest() == other.rest()
+        self.start == other.start && self.text.len() == other.text.len() && self.rest() == other.rest()
     }
 }
 
 impl Eq for Name<'_> {}
 
 impl Ord for Name<'_> {
+    #[inline]
     fn cmp(&self, other: &Self) -> Ordering {
-        let parts = |name: &Self| (name.first, !name.text.is_empty());
-        parts(self).cmp(&parts(other)).then_with(|| self.rest().cmp(other.rest()))
+        let by_rest = || self.rest().cmp(other.rest()).then(self.text.len().cmp(&other.text.len()));
+        self.start.cmp(&other.start).then_with(by_rest)
     }
 }
 
@@ -152,7 +174,7 @@ impl<'b> Node<'b> {
             Node::Bool(true) => bytes.extend_from_slice(b"true"),
             Node::Bool(false) => bytes.extend_from_slice(b"false"),
             Node::Number(number) => write_json(number, bytes),
-            Node::Text(text) => write_json(text, bytes),
+            Node::Text(text) => write_text(text, bytes),
             Node::List(list) => {
                 bytes.push(b'[');
                 for (index, element) in list.iter().enumerate() {
@@ -229,6 +251,17 @@ pub(super) fn write_members(members: &Members<'_>, bytes: &mut Vec<u8>) {
         value.write(bytes);
     }
     bytes.push(b'}');
+}
+
+fn write_text(text: &str, bytes: &mut Vec<u8>) {
+    // Without a way out of the loop, it takes many bytes at a time.
+    let is_special = |byte: &u8| *byte < 0x20 || matches!(*byte, b'"' | b'\\');
+    if text.as_bytes().iter().fold(false, |found, byte| found | is_special(byte)) {
+        return write_json(text, bytes);
+    }
+    bytes.push(b'"');
+    bytes.extend_from_slice(text.as_bytes());
+    bytes.push(b'"');
 }
 
 fn write_json(value: &(impl serde::Serialize + ?Sized), bytes: &mut Vec<u8>) {

@@ -31,27 +31,24 @@ impl<'b> Content<'b> {
             self.text = Cow::Borrowed("");
         }
         match name {
-            Some(name) => self.members.push((name, value)),
+            Some(name) => {
+                if self.members.is_empty() {
+                    self.members.reserve(8);
+                }
+                self.members.push((name, value));
+            }
             None => self.items.push(value),
         }
     }
 
     pub(super) fn into_value(self, shape: Shape) -> Node<'b> {
         match shape {
-            Shape::List(_) => self.into_list(),
+            Shape::List(_) | Shape::Stream(_) => self.into_list(),
             Shape::Struct(_) => Node::Object(self.into_members()),
             // Also where the model says that it is a number: what came is kept.
             _ if !self.members.is_empty() => Node::Object(self.into_members()),
             _ if !self.items.is_empty() => self.into_list(),
-            Shape::Boolean => match self.text.parse() {
-                Ok(flag) => Node::Bool(flag),
-                Err(_) => Node::Text(self.text),
-            },
-            Shape::Integer => match self.text.parse::<i64>() {
-                Ok(number) => Node::Number(number.into()),
-                Err(_) => Node::Text(self.text),
-            },
-            Shape::Any => Node::Text(self.text),
+            _ => leaf(self.text, shape),
         }
     }
 
@@ -74,6 +71,21 @@ impl<'b> Content<'b> {
             self.members.push((Name::new("#text"), Node::Text(self.text)));
         }
         merged(self.members)
+    }
+}
+
+/// The value of an element without children.
+pub(super) fn leaf<'b>(text: Cow<'b, str>, shape: Shape) -> Node<'b> {
+    match shape {
+        Shape::Boolean => text.parse().map_or(Node::Text(text), Node::Bool),
+        Shape::Integer => match text.parse::<i64>() {
+            Ok(number) => Node::Number(number.into()),
+            Err(_) => Node::Text(text),
+        },
+        Shape::Any => Node::Text(text),
+        Shape::List(_) | Shape::Stream(_) | Shape::Struct(_) => {
+            Content { text, ..Content::default() }.into_value(shape)
+        }
     }
 }
 

@@ -8,30 +8,33 @@ use std::borrow::Cow;
 use quick_xml::Reader;
 use quick_xml::escape::{EscapeError, resolve_xml_entity};
 use quick_xml::events::{BytesRef, BytesStart, Event};
-use quick_xml::name::QName;
 
-use super::content::{Content, is_blank};
+use super::content::{Content, is_blank, leaf};
 use super::{DecodeError, MAX_DEPTH};
 use crate::collector::aws::shape::Shape;
 use crate::record::canonical::{Members, Node};
 
 /// Reads elements into JSON values as they come, without a tree of the document in between.
-pub(super) struct Decoder<'b> {
+pub(super) struct Decoder<'b, 's> {
     reader: Reader<&'b [u8]>,
-    text: &'b [u8],
+    /// What the reader reads, as far as it is text. It tells by itself where that ends.
+    text: &'b str,
+    /// Where the objects of a [`Shape::Stream`] go.
+    sink: &'s mut dyn FnMut(Members<'b>),
     body_length: usize,
     /// The length of the byte order mark, which the reader does not see and hence not count.
     mark_length: u64,
 }
 
-impl<'b> Decoder<'b> {
-    pub(super) fn new(body: &'b [u8]) -> Self {
-        let text = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
+impl<'b, 's> Decoder<'b, 's> {
+    pub(super) fn new(body: &'b [u8], sink: &'s mut dyn FnMut(Members<'b>)) -> Self {
+        let bytes = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
         Self {
-            reader: Reader::from_reader(text),
-            text,
+            reader: Reader::from_reader(bytes),
+            text: bytes.utf8_chunks().next().map_or("", |chunk| chunk.valid()),
+            sink,
             body_length: body.len(),
-            mark_length: (body.len() - text.len()) as u64,
+            mark_length: (body.len() - bytes.len()) as u64,
         }
     }
 
@@ -54,8 +57,8 @@ impl<'b> Decoder<'b> {
     fn tag_outside_root(&mut self) -> Result<Option<Tag<'b>>, DecodeError> {
         loop {
             match self.event()? {
-                Event::Start(tag) => return self.tag(&tag, false).map(Some),
-                Event::Empty(tag) => return self.tag(&tag, true).map(Some),
+                Event::Start(tag) => return Ok(Some(self.tag(&tag, false))),
+                Event::Empty(tag) => return Ok(Some(self.tag(&tag, true))),
                 Event::Eof => return Ok(None),
                 Event::Text(text) if is_blank(&text) => {}
                 Event::Text(_) | Event::CData(_) | Event::GeneralRef(_) | Event::End(_) => {
@@ -71,18 +74,44 @@ impl<'b> Decoder<'b> {
         if depth > MAX_DEPTH {
             return Err(DecodeError::TooDeep { at: self.position() });
         }
-        let content = if tag.is_empty { Content::default() } else { self.content(tag, shape, depth)? };
+        if tag.is_empty {
+            return Ok(leaf(Cow::Borrowed(""), shape));
+        }
+        // Most elements are a text and nothing else.
+        let mut content = Content::default();
+        let first = match self.event()? {
+            Event::End(_) => return Ok(leaf(Cow::Borrowed(""), shape)),
+            Event::Text(text) => {
+                let text = text.xml10_content();
+                match self.event()? {
+                    Event::End(_) => return Ok(leaf(text, shape)),
+                    next => {
+                        content.add_text(text);
+                        next
+                    }
+                }
+            }
+            next => next,
+        };
+        self.content(first, &mut content, tag, shape, depth)?;
         Ok(content.into_value(shape))
     }
 
-    /// Reads up to the closing tag, and its children on the way.
-    fn content(&mut self, parent: &Tag<'b>, shape: Shape, depth: usize) -> Result<Content<'b>, DecodeError> {
-        let mut content = Content::default();
+    /// Reads up to the closing tag, and the children on the way.
+    fn content(
+        &mut self,
+        first: Event<'b>,
+        content: &mut Content<'b>,
+        parent: &Tag<'b>,
+        shape: Shape,
+        depth: usize,
+    ) -> Result<(), DecodeError> {
+        let mut next = first;
         loop {
-            let child = match self.event()? {
-                Event::Start(tag) => self.tag(&tag, false)?,
-                Event::Empty(tag) => self.tag(&tag, true)?,
-                Event::End(_) => return Ok(content),
+            let child = match next {
+                Event::Start(tag) => Some(self.tag(&tag, false)),
+                Event::Empty(tag) => Some(self.tag(&tag, true)),
+                Event::End(_) => return Ok(()),
                 Event::Eof => {
                     return Err(DecodeError::Truncated { at: self.position(), element: parent.name.to_owned() });
                 }
@@ -90,12 +119,17 @@ impl<'b> Decoder<'b> {
                     if let Some(text) = self.text(other)? {
                         content.add_text(text);
                     }
-                    continue;
+                    None
                 }
             };
-            let (name, child_shape) = shape.child(child.name);
-            let value = self.element(&child, child_shape, depth + 1)?;
-            content.add_child(name, value);
+            if let Some(child) = child {
+                let (name, child_shape) = shape.child(child.name);
+                match (shape, self.element(&child, child_shape, depth + 1)?) {
+                    (Shape::Stream(_), Node::Object(members)) => (self.sink)(members),
+                    (_, value) => content.add_child(name, value),
+                }
+            }
+            next = self.event()?;
         }
     }
 
@@ -125,14 +159,15 @@ impl<'b> Decoder<'b> {
 
     /// The tag that the reader has just passed. Its name is taken from the body, since the event does not lend it for
     /// long enough.
-    fn tag(&self, tag: &BytesStart<'b>, is_empty: bool) -> Result<Tag<'b>, DecodeError> {
+    fn tag(&self, tag: &BytesStart<'b>, is_empty: bool) -> Tag<'b> {
         let end = usize::try_from(self.reader.buffer_position()).unwrap_or(usize::MAX);
         let closing = if is_empty { "/>".len() } else { ">".len() };
+        let qualified = tag.name().into_inner();
         let start = end.checked_sub(closing + tag.len());
-        let name = start.and_then(|start| self.text.get(start..start + tag.name().as_ref().len()));
-        let name = name.and_then(|name| std::str::from_utf8(name).ok()).unwrap_or_default();
-        debug_assert_eq!(name, tag.name().as_ref());
-        Ok(Tag { name: QName(name).local_name().into_inner(), is_empty })
+        let name = start.and_then(|start| self.text.get(start..start + qualified.len())).unwrap_or_default();
+        debug_assert_eq!(name, qualified);
+        let local = name.bytes().position(|byte| byte == b':').map_or(0, |colon| colon + 1);
+        Tag { name: &name[local..], is_empty }
     }
 
     fn event(&mut self) -> Result<Event<'b>, DecodeError> {
