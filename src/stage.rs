@@ -118,7 +118,7 @@ impl Process {
     /// When a source cannot be built, or Kafka refuses the producer.
     pub async fn collect(&self, partitions: Partitions, repeat: Repeat) -> anyhow::Result<collector::Outcome> {
         let Config { instance_id, kafka, collector, .. } = &*self.config;
-        let sources = collector.sources.iter().map(|source| Ok((source.clone(), build(source)?)));
+        let sources = collector.sources.iter().map(|source| Ok((source.clone(), build(source, &self.metrics)?)));
         let sources = sources.collect::<anyhow::Result<Vec<_>>>()?;
         if sources.is_empty() {
             bail!("collector.sources is empty; configure at least one");
@@ -236,11 +236,15 @@ impl Process {
     }
 }
 
-fn build(source: &config::Source) -> anyhow::Result<Arc<dyn Source>> {
+#[cfg_attr(not(feature = "aws"), expect(unused_variables))]
+fn build(source: &config::Source, metrics: &Arc<Metrics>) -> anyhow::Result<Arc<dyn Source>> {
     let name = &source.name;
     Ok(match &source.kind {
         #[cfg(feature = "aws")]
-        SourceKind::Aws(aws) => Arc::new(collector::aws::Ec2::new(name, aws.clone(), Duration::from_secs(90 * 60))),
+        SourceKind::Aws(aws) => {
+            let ec2 = collector::aws::Ec2::new(name, aws.clone(), Duration::from_secs(90 * 60));
+            Arc::new(ec2.observed_by(metrics.clone()))
+        }
         #[cfg(not(feature = "aws"))]
         SourceKind::Aws(_) => bail!("source {name:?}: this program was built without the feature `aws`"),
         SourceKind::File(file) => Arc::new(FileInstances::new(name, file.clone())),

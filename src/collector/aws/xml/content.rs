@@ -14,6 +14,11 @@ pub(super) struct Content<'b> {
 }
 
 impl<'b> Content<'b> {
+    /// Nothing but this text, so far.
+    pub(super) fn of(text: Cow<'b, str>) -> Self {
+        Self { text, ..Self::default() }
+    }
+
     pub(super) fn add_text(&mut self, text: Cow<'b, str>) {
         if self.has_children() && is_blank(&text) {
             return; // indentation
@@ -83,9 +88,7 @@ pub(super) fn leaf<'b>(text: Cow<'b, str>, shape: Shape) -> Node<'b> {
             Err(_) => Node::Text(text),
         },
         Shape::Any => Node::Text(text),
-        Shape::List(_) | Shape::Stream(_) | Shape::Struct(_) => {
-            Content { text, ..Content::default() }.into_value(shape)
-        }
+        Shape::List(_) | Shape::Stream(_) | Shape::Struct(_) => Content::of(text).into_value(shape),
     }
 }
 

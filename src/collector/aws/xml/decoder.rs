@@ -31,7 +31,7 @@ impl<'b, 's> Decoder<'b, 's> {
         let bytes = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
         Self {
             reader: Reader::from_reader(bytes),
-            text: bytes.utf8_chunks().next().map_or("", |chunk| chunk.valid()),
+            text: valid_start(bytes),
             sink,
             body_length: body.len(),
             mark_length: (body.len() - bytes.len()) as u64,
@@ -78,22 +78,15 @@ impl<'b, 's> Decoder<'b, 's> {
             return Ok(leaf(Cow::Borrowed(""), shape));
         }
         // Most elements are a text and nothing else.
-        let mut content = Content::default();
-        let first = match self.event()? {
-            Event::End(_) => return Ok(leaf(Cow::Borrowed(""), shape)),
-            Event::Text(text) => {
-                let text = text.xml10_content();
-                match self.event()? {
-                    Event::End(_) => return Ok(leaf(text, shape)),
-                    next => {
-                        content.add_text(text);
-                        next
-                    }
-                }
-            }
-            next => next,
+        let (text, next) = match self.event()? {
+            Event::Text(text) => (text.xml10_content(), self.event()?),
+            next => (Cow::Borrowed(""), next),
         };
-        self.content(first, &mut content, tag, shape, depth)?;
+        if let Event::End(_) = next {
+            return Ok(leaf(text, shape));
+        }
+        let mut content = Content::of(text);
+        self.content(next, &mut content, tag, shape, depth)?;
         Ok(content.into_value(shape))
     }
 
@@ -182,6 +175,14 @@ impl<'b, 's> Decoder<'b, 's> {
 
     fn outside_root(&self) -> DecodeError {
         DecodeError::OutsideRoot { at: self.position() }
+    }
+}
+
+/// What precedes the first byte that is not UTF-8.
+fn valid_start(bytes: &[u8]) -> &str {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => std::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default(),
     }
 }
 
