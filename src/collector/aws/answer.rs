@@ -9,12 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_sdk_ec2::config::interceptors::BeforeDeserializationInterceptorContextRef;
 use aws_sdk_ec2::config::{ConfigBag, Intercept, RuntimeComponents};
-use aws_sdk_ec2::error::BoxError;
+use aws_sdk_ec2::error::{BoxError, ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::interceptors::context::{Error, Output};
 use aws_smithy_runtime_api::client::orchestrator::{HttpResponse, OrchestratorError};
 use aws_smithy_runtime_api::client::ser_de::{DeserializeResponse, SharedResponseDeserializer};
 
+use super::fault::Failure;
 use super::xml::DecodeError;
+use crate::collector::fault::{Fault, FaultKind};
 
 /// What a body held, and when AWS says that it answered.
 #[derive(Debug)]
@@ -37,9 +39,14 @@ impl<T, O> Decoding<T, O> {
         Self { decode, empty, answer: Arc::default() }
     }
 
-    /// The answer, where one came that could be decoded.
-    pub(super) fn take(&self) -> Option<Answer<T>> {
-        self.answer.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// The answer to the call that was sent with this interceptor.
+    pub(super) fn answer<E>(&self, call: &str, sent: Result<O, SdkError<E, HttpResponse>>) -> Result<Answer<T>, Failure>
+    where
+        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    {
+        sent.map_err(|error| Failure::of(call, &error))?;
+        let answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        answer.ok_or_else(|| Fault::new(FaultKind::Unreadable, format!("{call}: no answer")).into())
     }
 }
 

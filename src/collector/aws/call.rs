@@ -196,7 +196,9 @@ impl Calls {
                     }
                     // Whoever waits behind this one need not wait for its back-off.
                     pass.opens();
-                    let backoff = ceiling.mul_f64(fastrand::f64()).max(failure.retry_after.unwrap_or_default());
+                    let backoff = ceiling
+                        .mul_f64(fastrand::f64())
+                        .max(failure.retry_after.unwrap_or_default().min(LONGEST_BACKOFF));
                     ceiling = (ceiling * 2).min(LONGEST_BACKOFF);
                     if !deadline.allows(self.time.now(), backoff) {
                         return Err(failure.fault);

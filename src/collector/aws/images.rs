@@ -6,11 +6,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde_json::{Map, Value, json};
+use aws_sdk_ec2::operation::describe_images::DescribeImagesOutput;
+use serde_json::{Map, Value};
 
 use super::Api;
+use super::answer::Decoding;
 use super::fault::Failure;
 use super::second_look::{FILTER_VALUES, filter};
+use super::xml;
 use crate::collector::fault::Fault;
 use crate::collector::source::Scope;
 
@@ -117,15 +120,13 @@ async fn describe_images(
     client: aws_sdk_ec2::Client,
     ids: Vec<String>,
 ) -> Result<BTreeMap<String, Map<String, Value>>, Failure> {
+    // Decoded here like instances, since what is cut must not pass for images that are gone.
+    let decoding = Decoding::new(xml::decode_images, || DescribeImagesOutput::builder().build());
     // Others' deprecated images, and disabled ones, are left out unless they are asked for.
     let request =
         client.describe_images().filters(filter("image-id", &ids)).include_deprecated(true).include_disabled(true);
-    let answer = request.send().await.map_err(|error| Failure::of(CALL, &error))?;
-    let images = answer.images.unwrap_or_default().into_iter().filter_map(|image| {
-        let id = image.image_id?;
-        let members = [("ImageId", Some(id.clone())), ("Name", image.name), ("OwnerId", image.owner_id)];
-        let members = members.into_iter().filter_map(|(name, value)| Some((name.to_owned(), json!(value?))));
-        Some((id, members.collect()))
-    });
+    let sent = request.customize().interceptor(decoding.clone()).send().await;
+    let images = decoding.answer(CALL, sent)?.content;
+    let images = images.into_iter().filter_map(|image| Some((image.get("ImageId")?.as_str()?.to_owned(), image)));
     Ok(images.collect())
 }

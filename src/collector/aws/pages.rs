@@ -86,9 +86,10 @@ impl Api {
                 let answer = send(request.clone().set_include_managed_resources(asks.then_some(true))).await;
                 match answer {
                     Err(refused) if asks && refused.refuses(MANAGED) => {
-                        listing.asks_for_managed.store(false, Ordering::Relaxed);
-                        let error = &refused.fault;
-                        tracing::warn!(%scope, %error, "the endpoint does not know {MANAGED}: it is left out from now on");
+                        if listing.asks_for_managed.swap(false, Ordering::Relaxed) {
+                            let error = &refused.fault;
+                            tracing::warn!(%scope, %error, "the endpoint does not know {MANAGED}: it is left out now");
+                        }
                         send(request).await
                     }
                     answer => answer,
@@ -104,8 +105,7 @@ type Request = aws_sdk_ec2::operation::describe_instances::builders::DescribeIns
 async fn send(request: Request) -> Result<Answer<DescribeInstancesPage>, Failure> {
     let decoding = Decoding::new(xml::decode, || DescribeInstancesOutput::builder().build());
     let sent = request.customize().interceptor(decoding.clone()).send().await;
-    sent.map_err(|error| Failure::of(CALL, &error))?;
-    decoding.take().ok_or_else(|| Fault::new(FaultKind::Unreadable, format!("{CALL}: no answer")).into())
+    decoding.answer(CALL, sent)
 }
 
 /// Which page is next.

@@ -10,7 +10,7 @@ use super::fault::Failure;
 use super::pages::{Tokens, Which};
 use super::xml::{self, DescribeTagsPage};
 use super::{Api, observed_at};
-use crate::collector::fault::{Fault, FaultKind};
+use crate::collector::fault::Fault;
 use crate::collector::source::{BoxFuture, Page, Scope, SecondLook, TagsById};
 
 #[cfg(test)]
@@ -88,8 +88,5 @@ async fn describe_tags(
         .max_results(TAGS)
         .set_next_token(token);
     let sent = request.customize().interceptor(decoding.clone()).send().await;
-    sent.map_err(|error| Failure::of(CALL, &error))?;
-    let answer = decoding.take();
-    let answer = answer.ok_or_else(|| Fault::new(FaultKind::Unreadable, format!("{CALL}: no answer")))?;
-    Ok(answer.content)
+    Ok(decoding.answer(CALL, sent)?.content)
 }

@@ -85,6 +85,16 @@ pub(super) const TAGS_RESPONSE: Shape = structure! {
     tagSet as Tags: List(&TEXTS),
 };
 
+/// The root element of DescribeImages.
+pub(super) const IMAGES_RESPONSE: Shape = structure! {
+    imagesSet as Images: List(&TEXTS),
+};
+
+/// The root element of DescribeRegions.
+pub(super) const REGIONS_RESPONSE: Shape = structure! {
+    regionInfo as Regions: List(&TEXTS),
+};
+
 const RESERVATION: Shape = structure! {
     groupSet as Groups: List(&TEXTS),
     instancesSet as Instances: List(&INSTANCE),

@@ -9,7 +9,7 @@
 
 use serde_json::{Map, Value};
 
-use super::shape::{INSTANCES_RESPONSE, TAGS_RESPONSE};
+use super::shape::{IMAGES_RESPONSE, INSTANCES_RESPONSE, REGIONS_RESPONSE, Shape, TAGS_RESPONSE};
 use crate::collector::source::RESERVATION_MEMBERS;
 use crate::record::canonical::{Instance, Members, Name, Node, member, to_map};
 use content::is_blank;
@@ -146,16 +146,55 @@ fn decode_with<I>(body: &[u8], make: fn(Members<'_>) -> I) -> Result<DescribeIns
 /// # Errors
 /// When it is anything else, or not all of one.
 pub fn decode_tags(body: &[u8]) -> Result<DescribeTagsPage, DecodeError> {
-    let mut response = Decoder::new(body, &mut |_| {}).response("DescribeTagsResponse", TAGS_RESPONSE)?;
-    let Some(Node::List(tags)) = take(&mut response, "Tags") else {
-        return Err(DecodeError::NoList { element: "tagSet" });
-    };
-    let tags = structures(tags).filter_map(|mut tag| {
+    let (tags, next_token) = decode_list(body, "DescribeTagsResponse", TAGS_RESPONSE, "Tags", "tagSet")?;
+    let tags = tags.filter_map(|mut tag| {
         let Some(Node::Text(id)) = take(&mut tag, "ResourceId") else { return None };
         tag.retain(|(name, _)| name.is("Key") || name.is("Value"));
         Some((id.into_owned(), to_map(tag)))
     });
-    Ok(DescribeTagsPage { tags: tags.collect(), next_token: next_token(&mut response)? })
+    Ok(DescribeTagsPage { tags: tags.collect(), next_token })
+}
+
+/// Reads the body of a DescribeImages response: `ImageId`, `Name` and `OwnerId` of each image.
+///
+/// # Errors
+/// When it is anything else, or not all of one.
+pub fn decode_images(body: &[u8]) -> Result<Vec<Map<String, Value>>, DecodeError> {
+    let (images, _) = decode_list(body, "DescribeImagesResponse", IMAGES_RESPONSE, "Images", "imagesSet")?;
+    let members = [("ImageId", "ImageId"), ("Name", "Name"), ("ImageOwnerId", "OwnerId")];
+    let images = images.map(|image| {
+        let members = members.into_iter().filter_map(|(wire, name)| {
+            let text = member(&image, wire)?.as_str().filter(|text| !text.is_empty())?;
+            Some((name.to_owned(), Value::from(text)))
+        });
+        members.collect()
+    });
+    Ok(images.collect())
+}
+
+/// Reads the body of a DescribeRegions response: `RegionName`, `OptInStatus` and so on of each region.
+///
+/// # Errors
+/// When it is anything else, or not all of one.
+pub fn decode_regions(body: &[u8]) -> Result<Vec<Map<String, Value>>, DecodeError> {
+    let (regions, _) = decode_list(body, "DescribeRegionsResponse", REGIONS_RESPONSE, "Regions", "regionInfo")?;
+    Ok(regions.map(to_map).collect())
+}
+
+/// The structures of the one list that a response has, and the next token.
+fn decode_list<'b>(
+    body: &'b [u8],
+    root: &'static str,
+    shape: Shape,
+    name: &str,
+    element: &'static str,
+) -> Result<(impl Iterator<Item = Members<'b>>, Option<String>), DecodeError> {
+    let mut response = Decoder::new(body, &mut |_| {}).response(root, shape)?;
+    let Some(Node::List(list)) = take(&mut response, name) else {
+        return Err(DecodeError::NoList { element });
+    };
+    let next_token = next_token(&mut response)?;
+    Ok((structures(list), next_token))
 }
 
 fn next_token(response: &mut Members<'_>) -> Result<Option<String>, DecodeError> {

@@ -48,13 +48,32 @@ async fn nobody_there_is_tried_again_until_the_deadline() {
 }
 
 #[tokio::test]
-async fn a_throttle_is_waited_for_as_long_as_aws_asks() {
-    for (header, value) in [("x-amz-retry-after", "9000"), ("Retry-After", "9")] {
-        let throttle = Reply::error(503, "RequestLimitExceeded").with(header, value);
-        let ec2 = StandIn::says([throttle, Reply::page(&[], None)]).await;
-        ec2.sweep().await.expect("pages");
-        assert!(ec2.time.slept().iter().sum::<Duration>() >= Duration::from_secs(9), "{header}");
+async fn the_next_call_comes_no_sooner_than_aws_asks() {
+    for code in ["RequestLimitExceeded", "Unavailable"] {
+        for (header, value) in [("x-amz-retry-after", "9000"), ("Retry-After", "9")] {
+            let later = Reply::error(503, code).with(header, value);
+            let ec2 = StandIn::says([later, Reply::page(&[], None)]).await;
+            ec2.sweep().await.expect("pages");
+            assert!(ec2.time.slept().iter().sum::<Duration>() >= Duration::from_secs(9), "{code}, {header}");
+        }
     }
+}
+
+#[tokio::test]
+async fn a_throttle_holds_up_whatever_is_called_in_the_region_next() {
+    let throttle = Reply::error(503, "RequestLimitExceeded").with("x-amz-retry-after", "9000");
+    let ec2 = StandIn::says([throttle, Reply::page(&[], None), Reply::page(&[], None)]).await;
+    let attempt = |client: aws_sdk_ec2::Client| async move {
+        client.describe_tags().send().await.map(drop).map_err(|error| Failure::of("DescribeTags", &error))
+    };
+    let (calls, scope) = (&ec2.api.calls, scope("r-1"));
+    let soon = calls.deadline_in(Duration::from_secs(5));
+    let fault = calls.call(&scope, "DescribeTags", soon, attempt).await.expect_err("a throttle");
+    assert_eq!(fault.kind, FaultKind::Throttled);
+    ec2.sweep_of("r-2").await.expect("another region");
+    assert!(ec2.observed.waited().is_zero());
+    ec2.sweep_of("r-1").await.expect("pages");
+    assert!(ec2.observed.waited() >= Duration::from_secs(9), "{:?}", ec2.observed.waited());
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! Images are an addition: cached, and lacking where they cannot be had.
 
+use serde_json::json;
+
 use super::*;
 use crate::collector::aws::stand_in::{Reply, StandIn, members};
 use crate::config::AwsSource;
@@ -65,6 +67,14 @@ async fn what_is_outdated_stays_while_it_cannot_be_asked_anew() {
     ec2.sweep().await.expect("pages");
     ec2.time.pass(FRESH_FOR);
     ec2.says_next([page(), Reply::error(403, "UnauthorizedOperation")]);
+    assert_eq!(members(&ec2.sweep().await.expect("pages"), "Image"), [image("ami-1", "debian")]);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_cut_does_not_pass_for_images_that_are_gone() {
+    let page = || Reply::page(&["i-1"], None);
+    let cut = Reply::new(200, "<DescribeImagesResponse><imagesSet>");
+    let ec2 = ec2([page(), cut, images(&[("ami-1", "debian")])]).await;
     assert_eq!(members(&ec2.sweep().await.expect("pages"), "Image"), [image("ami-1", "debian")]);
 }
 

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::collector::aws::stand_in::{Reply, StandIn, ids, scope};
+use crate::collector::fault::FaultKind;
 use crate::config::AwsSource;
 
 fn many(count: usize) -> Vec<String> {

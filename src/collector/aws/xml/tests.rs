@@ -270,6 +270,19 @@ fn tags_have_the_id_of_what_they_are_on() {
 }
 
 #[test]
+fn images_and_regions_are_lists_too() {
+    let body = "<DescribeImagesResponse><imagesSet><item><imageId>ami-1</imageId><imageOwnerId>9</imageOwnerId><name/>\
+                <imageState>available</imageState></item></imagesSet></DescribeImagesResponse>";
+    let images = decode_images(body.as_bytes()).expect("images");
+    assert_eq!(json!(images), json!([{"ImageId": "ami-1", "OwnerId": "9"}]));
+    let body = "<DescribeRegionsResponse><regionInfo><item><regionName>eu-west-1</regionName>\
+                <optInStatus>opted-in</optInStatus></item></regionInfo></DescribeRegionsResponse>";
+    let regions = decode_regions(body.as_bytes()).expect("regions");
+    assert_eq!(json!(regions), json!([{"RegionName": "eu-west-1", "OptInStatus": "opted-in"}]));
+    assert!(decode_regions(&body.as_bytes()[..body.len() - 1]).is_err());
+}
+
+#[test]
 fn size_is_no_obstacle() {
     // Each of these would take minutes if the time grew with the square of the size.
     const MANY: usize = 200_000;
