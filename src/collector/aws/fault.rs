@@ -82,6 +82,9 @@ const AGED: [&str; 3] = ["ExpiredToken", "ExpiredTokenException", "RequestExpire
 /// Codes that a region gives which is not enabled for the account, to credentials that are good elsewhere.
 const REGIONAL: [&str; 3] = ["AuthFailure", "InvalidClientTokenId", "UnrecognizedClientException"];
 
+/// Bytes of a message that are kept.
+const LONGEST_MESSAGE: usize = 1000;
+
 /// An attempt that failed.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Failure {
@@ -126,7 +129,21 @@ impl Failure {
             _ => kind_of_credentials(error),
         };
         let request_id = meta.extra("aws_request_id").or_else(|| header("x-amzn-requestid"));
-        let message = describe(call, code.as_deref(), meta.message(), request_id, status.map(|s| s.as_u16()), error);
+        let mut message = match (error, &code) {
+            (_, Some(code)) => format!("{call}: {code}: {}", meta.message().unwrap_or("no message")),
+            (SdkError::ServiceError(_), None) if kind != FaultKind::Unreadable => {
+                format!("{call}: no code in the answer")
+            }
+            _ => format!("{call}: {}", in_words(error)),
+        };
+        // A refusal may come with kilobytes of encoded policy.
+        message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
+        if let (None, Some(status)) = (&code, status) {
+            message.push_str(&format!(" (HTTP status {})", status.as_u16()));
+        }
+        if let Some(id) = request_id {
+            message.push_str(&format!(" (request {id})"));
+        }
         let number = |name| header(name)?.trim().parse::<u64>().ok();
         let retry_after =
             number("x-amz-retry-after").map(Duration::from_millis).or(number("retry-after").map(Duration::from_secs));
@@ -220,29 +237,8 @@ where
     }
 }
 
-fn describe(
-    call: &str,
-    code: Option<&str>,
-    message: Option<&str>,
-    request_id: Option<&str>,
-    status: Option<u16>,
-    error: &(impl Error + 'static),
-) -> String {
-    let mut text = match (code, message) {
-        (Some(code), message) => format!("{call}: {code}: {}", message.unwrap_or("no message")),
-        (None, _) => format!("{call}: {}", innermost(error)),
-    };
-    if let (None, Some(status)) = (code, status) {
-        text.push_str(&format!(" (HTTP status {status})"));
-    }
-    if let Some(id) = request_id {
-        text.push_str(&format!(" (request {id})"));
-    }
-    text
-}
-
 /// The error and its causes, each once. The SDK's own display adds the debug form of the response, headers and all.
-fn innermost(error: &(dyn Error + 'static)) -> String {
+fn in_words(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

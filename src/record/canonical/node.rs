@@ -255,8 +255,8 @@ pub(super) fn write_members(members: &Members<'_>, bytes: &mut Vec<u8>) {
 
 fn write_text(text: &str, bytes: &mut Vec<u8>) {
     // Without a way out of the loop, it takes many bytes at a time.
-    let is_special = |byte: &u8| *byte < 0x20 || matches!(*byte, b'"' | b'\\');
-    if text.as_bytes().iter().fold(false, |found, byte| found | is_special(byte)) {
+    let is_special = |byte: u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
+    if text.bytes().fold(false, |found, byte| found | is_special(byte)) {
         return write_json(text, bytes);
     }
     bytes.push(b'"');

@@ -108,6 +108,15 @@ fn the_message_has_call_code_text_and_request() {
     assert_eq!(of(403, "AccessDenied").fault.message, "Call: AccessDenied: no (request r-1)");
 }
 
+#[test]
+fn a_long_message_is_cut_but_not_the_request() {
+    let meta = ErrorMetadata::builder().code("AccessDenied").message("é".repeat(5000)).custom("aws_request_id", "r-1");
+    let response = HttpResponse::new(403.try_into().expect("a status"), SdkBody::empty());
+    let error = SdkError::service_error(DescribeInstancesError::generic(meta.build()), response);
+    let message = Failure::of("Call", &error).fault.message;
+    assert!(message.len() < LONGEST_MESSAGE + 30 && message.ends_with("é (request r-1)"), "{message}");
+}
+
 /// A request that was not sent, for such a reason.
 fn not_sent(reason: impl Into<aws_sdk_ec2::error::BoxError>) -> FaultKind {
     let error: SdkError<DescribeInstancesError, HttpResponse> = SdkError::construction_failure(reason);
