@@ -251,7 +251,7 @@ fn with_secrets(mut config: Value) -> Value {
     config["kafka"]["properties"] = json!({"sasl.username": "rollcall", "sasl.password": SECRET, "debug": "all"});
     let role = "arn:aws:iam::123456789012:role/rollcall";
     let aws = json!({"regions": ["eu-west-1"], "accounts": [{"role_arn": role, "external_id": SECRET}]});
-    config["collector"] = json!({"sources": [{"name": "all", "aws": aws}]});
+    config["collector"]["sources"] = json!([{"name": "all", "aws": aws}]);
     config["log"]["filter"] = "trace".into();
     config
 }

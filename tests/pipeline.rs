@@ -314,7 +314,7 @@ fn prepare(regions: &[&str], aws: Value) -> (TestTopics, Value) {
     for (name, value) in aws.as_object().unwrap() {
         source["aws"][name] = value.clone();
     }
-    config["collector"] = json!({"sources": [source]});
+    config["collector"]["sources"] = json!([source]);
     config["mapper"]["encoding"] = json!("avro");
     config["registry"] = json!({"url": server("REGISTRY")});
     (topics, config)

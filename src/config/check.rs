@@ -57,6 +57,9 @@ pub fn faults(config: &Config) -> Vec<Fault> {
     }
     let mapper = &config.mapper;
     faults.unless(!mapper.group_id.is_empty(), "mapper.group_id", "is empty; a name is needed");
+    let group = &config.collector.group_id;
+    faults.unless(!group.is_empty(), "collector.group_id", "is empty; a name is needed");
+    faults.unless(*group != mapper.group_id, "collector.group_id", format!("{group:?} is mapper.group_id too"));
     let limit = kafka.transaction_timeout / 2;
     faults.between("mapper.commit_interval", mapper.commit_interval, Duration::from_millis(1), limit);
     let most = kafka.max_message_bytes.saturating_sub(64 << 10);
@@ -65,6 +68,7 @@ pub fn faults(config: &Config) -> Vec<Fault> {
         "mapper.max_record_bytes",
         format!("{} is more than kafka.max_message_bytes less 64 KiB ({most})", mapper.max_record_bytes),
     );
+    super::rules::check_hash_key(&config.collector, &mut faults);
     let mut seen = BTreeSet::new();
     for (index, source) in config.collector.sources.iter().enumerate() {
         let key = format!("collector.sources.{index}");

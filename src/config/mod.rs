@@ -5,7 +5,9 @@
 
 mod aws;
 mod check;
+pub mod import;
 pub mod layers;
+pub mod rules;
 mod secret;
 mod source;
 
@@ -140,15 +142,21 @@ pub struct Registry {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Collector {
+    /// The consumer group whose members share the scopes.
+    pub group_id: String,
     /// What to sweep.
     pub sources: Vec<Source>,
     /// Scopes that are swept at the same time, at most.
     pub concurrency: NonZeroUsize,
+    /// Key of the hashes that rules `hash` put in place of values, 16 bytes and more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hash_key: Option<Secret>,
 }
 
 impl Default for Collector {
     fn default() -> Self {
-        Self { sources: Vec::new(), concurrency: NonZeroUsize::MIN.saturating_add(15) }
+        let group_id = "rollcall-collector".to_owned();
+        Self { group_id, sources: Vec::new(), concurrency: NonZeroUsize::MIN.saturating_add(15), hash_key: None }
     }
 }
 

@@ -1,9 +1,11 @@
 //! The harness: the servers that `./dev test` starts, topics of a test's own, the program as a child process.
 
 pub mod cases;
+pub mod ec2;
 pub mod kafka;
 pub mod process;
 pub mod python;
+pub mod servers;
 pub mod stages;
 
 use std::time::{Duration, Instant};

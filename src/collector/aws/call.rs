@@ -142,6 +142,11 @@ impl Calls {
         self.observer = observer;
     }
 
+    /// Who calls.
+    pub(super) async fn identity(&self, scope: &Scope) -> Result<Identity, Fault> {
+        self.access.identity(scope.account.as_deref()).await
+    }
+
     /// When to give up what begins now.
     pub(super) fn deadline(&self) -> Deadline {
         self.deadline_in(self.give_up_after)

@@ -11,7 +11,7 @@ use super::pages::{Tokens, Which};
 use super::xml::{self, DescribeTagsPage};
 use super::{Api, observed_at};
 use crate::collector::fault::Fault;
-use crate::collector::source::{BoxFuture, Page, Scope, SecondLook, TagsById};
+use crate::collector::source::{BoxFuture, Page, Scope, SecondLook, Tags};
 
 #[cfg(test)]
 mod tests;
@@ -50,10 +50,10 @@ impl SecondLook for Api {
         })
     }
 
-    fn tags<'a>(&'a self, scope: &'a Scope, ids: &'a [String]) -> BoxFuture<'a, Result<TagsById, Fault>> {
+    fn tags<'a>(&'a self, scope: &'a Scope, ids: &'a [String]) -> BoxFuture<'a, Result<Tags, Fault>> {
         Box::pin(async move {
             let deadline = self.calls.deadline();
-            let mut tags = TagsById::new();
+            let mut tags = Tags::new();
             for ids in ids.chunks(FILTER_VALUES) {
                 let mut tokens = Tokens::new();
                 while let Some(token) = tokens.next() {
@@ -67,6 +67,10 @@ impl SecondLook for Api {
             }
             Ok(tags)
         })
+    }
+
+    fn identity<'a>(&'a self, scope: &'a Scope) -> BoxFuture<'a, Result<String, Fault>> {
+        Box::pin(async move { Ok(self.calls.identity(scope).await?.arn) })
     }
 
     fn is_filtered(&self) -> bool {

@@ -1,0 +1,3 @@
+//! The collector: nothing missed, nothing falsely gone. Scenario by scenario, on Apache Kafka.
+
+mod memory;
