@@ -30,6 +30,7 @@ use chrono::{DateTime, Utc};
 use super::source::{BoxFuture, Discovery, Pages, Scope, SecondLook, Source};
 use crate::config::AwsSource;
 use call::{Access, CallObserver, Calls, RealTime, Time};
+use fault::classify;
 use images::Images;
 use pages::{Ec2Pages, Listing};
 use session::Sessions;

@@ -9,7 +9,7 @@ use aws_sdk_ec2::config::retry::RetryConfig;
 use aws_sdk_ec2::config::timeout::TimeoutConfig;
 use tokio::sync::OnceCell;
 
-use super::fault::classify;
+use super::classify;
 use crate::collector::fault::{Fault, FaultKind};
 use crate::collector::source::{Discovery, Scope, Unknown};
 use crate::config::{Account, AwsSource};
