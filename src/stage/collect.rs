@@ -18,6 +18,7 @@ use crate::collector::source::{Scope, Source};
 use crate::collector::{Outcome, Repeat};
 use crate::config::{self, Config, Secret, SourceKind};
 use crate::kafka::Notices;
+use crate::telemetry::metrics::Metrics;
 
 impl Process {
     /// Stage 1: sweeps the configured sources, until stopped or as often as wanted.
@@ -26,7 +27,7 @@ impl Process {
     /// When a source cannot be built, or Kafka refuses the producer.
     pub async fn collect(&self, partitions: Partitions, repeat: Repeat) -> anyhow::Result<Outcome> {
         let collector = &self.config.collector;
-        let sources = collector.sources.iter().map(|source| build(source, collector.hash_key.as_ref()));
+        let sources = collector.sources.iter().map(|source| build(source, collector.hash_key.as_ref(), &self.metrics));
         let sources = sources.collect::<anyhow::Result<Vec<_>>>()?;
         if sources.is_empty() {
             bail!("collector.sources is empty; configure at least one");
@@ -90,11 +91,15 @@ impl Process {
     }
 }
 
-fn build(config: &config::Source, hash_key: Option<&Secret>) -> anyhow::Result<SourceTask> {
+#[cfg_attr(not(feature = "aws"), expect(unused_variables, reason = "no other source makes calls"))]
+fn build(config: &config::Source, hash_key: Option<&Secret>, metrics: &Arc<Metrics>) -> anyhow::Result<SourceTask> {
     let name = &config.name;
     let source: Arc<dyn Source> = match &config.kind {
         #[cfg(feature = "aws")]
-        SourceKind::Aws(aws) => Arc::new(crate::collector::aws::Ec2::new(name, (**aws).clone())),
+        SourceKind::Aws(aws) => {
+            let ec2 = crate::collector::aws::Ec2::new(name, (**aws).clone(), config.give_up_after);
+            Arc::new(ec2.observed_by(metrics.clone()))
+        }
         #[cfg(not(feature = "aws"))]
         SourceKind::Aws(_) => bail!("source {name:?}: this program was built without the feature `aws`"),
         SourceKind::File(file) => Arc::new(FileInstances::new(name, file.clone())),

@@ -23,6 +23,10 @@ pub struct CollectorMetrics {
     pub pages: IntCounterVec,
     /// Instances published.
     pub instances: IntCounterVec,
+    /// Calls of the EC2 API, by name and code: `ok`, AWS's code where it is a known one, else `other`.
+    pub api_calls: IntCounterVec,
+    /// Time that a call waited for the budget of its account and region.
+    pub api_wait_seconds: Histogram,
     /// Instances that were found gone.
     pub removed: IntCounterVec,
     /// Instances known, by scope.
@@ -84,6 +88,16 @@ impl Metrics {
             )?,
             pages: make.counters("rollcall_collector_pages_total", "Pages of instances received.", &["source"])?,
             instances: make.counters("rollcall_collector_instances_total", "Instances published.", &["source"])?,
+            api_calls: make.counters(
+                "rollcall_collector_api_calls_total",
+                "Calls of the EC2 API.",
+                &["call", "code"],
+            )?,
+            api_wait_seconds: make.histogram(
+                "rollcall_collector_api_wait_seconds",
+                "Time that calls waited for the budget of their account and region.",
+                &[0.001, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0],
+            )?,
             removed: make.counters(
                 "rollcall_collector_removed_total",
                 "Instances that were found gone, and whose tombstone was published.",

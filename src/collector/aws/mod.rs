@@ -1,53 +1,79 @@
 //! Source `aws`: the EC2 API, an account and a region a scope.
 //!
-//! The SDK signs, routes, retries and names errors. What it makes of a response is set aside: it knows the members of
-//! its release only. The record is decoded from the body itself ([`xml`]).
+//! ```text
+//!  sessions ──client──▶ calls ──answers──▶ pages, second look ──instances──▶ sweep
+//! ```
+//!
+//! The SDK signs, routes and names errors. Trying again is decided here, where the deadline of the sweep and the budget
+//! of the account are known ([`call`]), and a response is decoded here too ([`xml`]): the SDK knows the members of its
+//! release only.
 
-mod capture;
+mod answer;
+mod budget;
+pub mod call;
+mod fault;
+mod gate;
 mod http;
+mod images;
 mod keys;
 mod organization;
+mod pages;
+mod second_look;
 pub mod session;
 mod shape;
+#[cfg(test)]
+mod stand_in;
 pub mod xml;
 
-use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
+use std::sync::Arc;
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
-use serde_json::Value;
 
-use super::fault::{Fault, FaultKind};
-use super::source::{BoxFuture, Discovery, Page, Pages, Scope, Source};
+use super::source::{BoxFuture, Discovery, Pages, Scope, SecondLook, Source};
 use crate::config::AwsSource;
-use capture::Capture;
+use call::{Access, CallObserver, Calls, RealTime, Time};
+use fault::classify;
+use images::Images;
+use pages::{Ec2Pages, Listing};
 use session::Sessions;
-
-/// Codes that stay until somebody changes credentials, permissions or the account.
-const CONFIG_CODES: [&str; 13] = [
-    "AccessDenied",
-    "AccessDeniedException",
-    "AuthFailure",
-    "Blocked",
-    "InvalidClientTokenId",
-    "InvalidParameterCombination",
-    "InvalidParameterValue",
-    "MissingAuthenticationToken",
-    "OptInRequired",
-    "PendingVerification",
-    "SignatureDoesNotMatch",
-    "UnauthorizedOperation",
-    "UnrecognizedClientException",
-];
 
 /// The EC2 API.
 pub struct Ec2 {
-    aws: AwsSource,
-    sessions: Sessions,
+    sessions: Arc<Sessions>,
+    api: Api,
+}
+
+/// What is asked of EC2, and how.
+struct Api {
+    calls: Calls,
+    listing: Listing,
+    images: Option<Images>,
 }
 
 impl Ec2 {
-    /// The source called `name`.
-    pub fn new(name: &str, aws: AwsSource) -> Self {
-        Self { sessions: Sessions::new(name, aws.clone()), aws }
+    /// The source called `name`. A call that fails for a while is given up after `give_up_after`.
+    pub fn new(name: &str, aws: AwsSource, give_up_after: Duration) -> Self {
+        let sessions = Arc::new(Sessions::new(name, aws.clone()));
+        let api = Api::new(sessions.clone(), Arc::new(RealTime), &aws, give_up_after);
+        Self { sessions, api }
+    }
+
+    /// Tells of each call.
+    #[must_use]
+    pub fn observed_by(mut self, observer: Arc<dyn CallObserver>) -> Self {
+        self.api.calls.observed_by(observer);
+        self
+    }
+}
+
+impl Api {
+    fn new(access: Arc<dyn Access>, time: Arc<dyn Time>, aws: &AwsSource, give_up_after: Duration) -> Self {
+        Self {
+            calls: Calls::new(access, time, aws.calls_per_second, give_up_after),
+            listing: Listing::new(aws),
+            images: aws.images.then(Images::default),
+        }
     }
 }
 
@@ -57,59 +83,11 @@ impl Source for Ec2 {
     }
 
     fn pages(&self, scope: &Scope) -> Box<dyn Pages + '_> {
-        Box::new(Ec2Pages { ec2: self, scope: scope.clone(), client: None, next: Next::First })
+        Box::new(Ec2Pages::new(&self.api, scope))
     }
-}
 
-/// Which page is next.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Next {
-    First,
-    Token(String),
-    None,
-}
-
-/// DescribeInstances, page by page. The SDK's paginator takes a repeated token for the end, which would be a sweep that
-/// is short without saying so.
-struct Ec2Pages<'a> {
-    ec2: &'a Ec2,
-    scope: Scope,
-    client: Option<aws_sdk_ec2::Client>,
-    next: Next,
-}
-
-impl Pages for Ec2Pages<'_> {
-    fn next(&mut self) -> BoxFuture<'_, Result<Option<Page>, Fault>> {
-        Box::pin(async {
-            let token = match &self.next {
-                Next::First => None,
-                Next::Token(token) => Some(token.clone()),
-                Next::None => return Ok(None),
-            };
-            let client = match self.client.take() {
-                Some(client) => client,
-                None => self.ec2.sessions.ec2(&self.scope).await?,
-            };
-            let capture = Capture::default();
-            let request =
-                client.describe_instances().max_results(self.ec2.aws.page_size.0).set_next_token(token.clone());
-            let answer = request.customize().interceptor(capture.clone()).send().await;
-            self.client = Some(client);
-            answer.map_err(|error| classify("DescribeInstances", error))?;
-            let response = capture.take().ok_or_else(|| unreadable("the response has no body"))?;
-            let page = xml::decode(&response.body).map_err(|error| unreadable(&error.to_string()))?;
-            self.next = match page.next_token {
-                None => Next::None,
-                Some(repeated) if Some(&repeated) == token.as_ref() => {
-                    return Err(unreadable("the response repeats the token of its own page"));
-                }
-                Some(token) => Next::Token(token),
-            };
-            Ok(Some(Page {
-                observed_at: observed_at(response.date.as_deref(), Utc::now()),
-                instances: page.instances.into_iter().map(Value::Object).collect(),
-            }))
-        })
+    fn second_look(&self) -> Option<&dyn SecondLook> {
+        Some(&self.api)
     }
 }
 
@@ -117,30 +95,6 @@ impl Pages for Ec2Pages<'_> {
 fn observed_at(date: Option<&str>, now: DateTime<Utc>) -> DateTime<Utc> {
     let answered = date.and_then(|date| DateTime::parse_from_rfc2822(date).ok());
     answered.map_or(now, |answered| answered.to_utc().min(now))
-}
-
-fn unreadable(reason: &str) -> Fault {
-    Fault::new(FaultKind::Unreadable, format!("DescribeInstances: {reason}"))
-}
-
-/// What follows from an error of the SDK.
-fn classify<E, R>(call: &str, error: SdkError<E, R>) -> Fault
-where
-    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
-    R: std::fmt::Debug + 'static,
-{
-    let code = error.code().map(str::to_owned);
-    let described = match (&code, error.message()) {
-        (Some(code), message) => format!("{call}: {code}: {}", message.unwrap_or("no message")),
-        (None, _) => format!("{call}: {}", keys::causes(&error)),
-    };
-    let is_config = match &error {
-        SdkError::ConstructionFailure(_) => true,
-        // Credentials that cannot be had.
-        SdkError::DispatchFailure(failure) => failure.is_user() || failure.is_other(),
-        _ => code.is_some_and(|code| CONFIG_CODES.contains(&code.as_str())),
-    };
-    Fault::new(if is_config { FaultKind::Credentials } else { FaultKind::Unavailable }, described)
 }
 
 #[cfg(test)]
