@@ -54,6 +54,8 @@ pub enum Command {
     /// Show what the collectors remember of their scopes, and accept what vanished
     #[command(subcommand)]
     Sweeps(Sweeps),
+    /// Print the least that the sources `aws` need of IAM: policies and trust policies
+    Policy(Policy),
     /// Print the effective configuration, secrets redacted
     Config(Config),
 }
@@ -164,4 +166,12 @@ pub struct Import {
     /// The source's JSON configuration, or a list of them; `-` is standard input
     #[arg(value_name = "FILE")]
     pub input: PathBuf,
+}
+
+/// `policy`.
+#[derive(Debug, Args)]
+pub struct Policy {
+    /// Form of the output
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
 }

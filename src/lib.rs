@@ -17,7 +17,7 @@
 //! - [`device`], [`profile`]: from raw record to event; pure
 //! - [`mapper`]: stage 2, from raw records to change events
 //! - [`kafka`], [`registry`], [`avro`]: the outside world, and the form of what is kept there
-//! - [`stage`]: starting and ending the stages; [`render`], [`sweeps`] and [`demo`]: a command each
+//! - [`stage`]: starting and ending the stages; [`render`], [`sweeps`], [`policy`] and [`demo`]: a command each
 //! - [`cli`], [`config`]: what is asked for
 //! - [`admin`], [`telemetry`]: what is told
 
@@ -32,6 +32,7 @@ pub mod demo;
 pub mod device;
 pub mod kafka;
 pub mod mapper;
+pub mod policy;
 pub mod profile;
 pub mod record;
 pub mod registry;

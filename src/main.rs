@@ -17,7 +17,7 @@ use rollcall::config::{self, Config, ConfigError, Override};
 use rollcall::kafka::client;
 use rollcall::kafka::topics::{self, Admin};
 use rollcall::stage::{Process, unreachable_kafka};
-use rollcall::{admin, demo, render, sweeps, telemetry};
+use rollcall::{admin, demo, policy, render, sweeps, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -133,6 +133,7 @@ async fn dispatch(command: Command, config: Config) -> anyhow::Result<ExitCode> 
             std::io::stdout().write_all(serde_saphyr::to_string(&config)?.as_bytes())?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Policy(args) => show_policies(&args, &config),
         Command::Render(args) => render(&args, &config).await,
         Command::Topics(args) => show_topics(&args, &config).await,
         Command::Sweeps(cli::Sweeps::List { output }) => {
@@ -236,6 +237,20 @@ async fn render(args: &cli::Render, config: &Config) -> anyhow::Result<ExitCode>
     let mut complain = |complaint: String| eprintln!("rollcall: {complaint}");
     let rendered = render::render(&mapping, &context, &instances, &mut output, &mut complain)?;
     Ok(if rendered.rejected > 0 { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
+}
+
+fn show_policies(args: &cli::Policy, config: &Config) -> anyhow::Result<ExitCode> {
+    let callers = policy::policies(config);
+    if callers.is_empty() {
+        eprintln!("rollcall: collector.sources: none of them is of kind `aws`, so nothing is needed of IAM");
+        return Ok(ExitCode::from(MISCONFIGURED));
+    }
+    let text = match args.output {
+        cli::Output::Text => policy::text(&callers),
+        cli::Output::Json => format!("{:#}\n", serde_json::to_value(&callers)?),
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn show_topics(args: &cli::Topics, config: &Config) -> anyhow::Result<ExitCode> {

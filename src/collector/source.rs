@@ -62,8 +62,8 @@ pub struct Page {
     pub instances: Vec<Value>,
 }
 
-/// The tags of instances, by instance ID: each a map of `Key` and `Value`.
-pub type Tags = BTreeMap<String, Vec<Map<String, Value>>>;
+/// The tags of instances by their ID, as in the member `Tags`.
+pub type TagsById = BTreeMap<String, Vec<Map<String, Value>>>;
 
 /// Something that lists instances.
 pub trait Source: Send + Sync {
@@ -98,7 +98,7 @@ pub trait SecondLook: Send + Sync {
     fn instances<'a>(&'a self, scope: &'a Scope, ids: &'a [String]) -> BoxFuture<'a, Result<Page, Fault>>;
 
     /// The tags of these instances, as in the member `Tags`; one that has none is left out.
-    fn tags<'a>(&'a self, scope: &'a Scope, ids: &'a [String]) -> BoxFuture<'a, Result<Tags, Fault>>;
+    fn tags<'a>(&'a self, scope: &'a Scope, ids: &'a [String]) -> BoxFuture<'a, Result<TagsById, Fault>>;
 
     /// Whom the source asks as, in words: account and role. Told when an answer is hard to believe.
     fn identity<'a>(&'a self, scope: &'a Scope) -> BoxFuture<'a, Result<String, Fault>>;

@@ -17,7 +17,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use aws::{Account, AwsSource, PageSize};
+pub use aws::{
+    ACCOUNT_ID, Account, AwsSource, Credentials, Endpoints, Organization, PARTITIONS, PageSize, Partition, Regions,
+    Role, RoleArn, StaticKeys, WebIdentity,
+};
 pub use check::Fault;
 pub use layers::{ConfigError, Override, load};
 pub use secret::Secret;

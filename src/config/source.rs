@@ -42,7 +42,7 @@ pub struct Source {
 #[derive(Debug, Clone, PartialEq)]
 pub enum SourceKind {
     /// The EC2 API.
-    Aws(AwsSource),
+    Aws(Box<AwsSource>),
     /// A file, or standard input.
     File(FileSource),
     /// An invented fleet.
@@ -97,7 +97,7 @@ impl TryFrom<WrittenSource> for Source {
             (None, None) => Duration::from_secs(5 * MINUTE),
         };
         let kind = match (written.aws, written.file, written.simulated) {
-            (Some(aws), None, None) => SourceKind::Aws(aws),
+            (Some(aws), None, None) => SourceKind::Aws(Box::new(aws)),
             (None, Some(file), None) => SourceKind::File(file),
             (None, None, Some(simulated)) => SourceKind::Simulated(simulated),
             _ => return Err(format!("source {name:?} needs exactly one of aws, file, simulated")),
@@ -121,7 +121,7 @@ impl From<Source> for WrittenSource {
     fn from(source: Source) -> Self {
         let (mut aws, mut file, mut simulated) = (None, None, None);
         match source.kind {
-            SourceKind::Aws(kind) => aws = Some(kind),
+            SourceKind::Aws(kind) => aws = Some(*kind),
             SourceKind::File(kind) => file = Some(kind),
             SourceKind::Simulated(kind) => simulated = Some(kind),
         }
@@ -249,7 +249,29 @@ impl Source {
 
     /// How long what was not listed is given to appear before it is asked for.
     pub fn settling_delay(&self) -> Duration {
-        Duration::ZERO
+        match &self.kind {
+            SourceKind::Aws(aws) => aws.settling_delay,
+            SourceKind::File(_) | SourceKind::Simulated(_) => Duration::ZERO,
+        }
+    }
+
+    /// Digest of what narrows the listing at the source; 0 where nothing does.
+    pub fn filters_digest(&self) -> i64 {
+        match &self.kind {
+            SourceKind::Aws(aws) if !aws.filters.is_empty() => {
+                let mut hasher = blake3::Hasher::new();
+                for (name, values) in &aws.filters {
+                    for text in std::iter::once(name).chain(values) {
+                        hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
+                    }
+                    hasher.update(&u64::MAX.to_le_bytes());
+                }
+                let mut digest = [0; 8];
+                digest.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+                i64::from_le_bytes(digest)
+            }
+            _ => 0,
+        }
     }
 
     /// Notes what no type can refuse.

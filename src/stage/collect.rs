@@ -97,7 +97,7 @@ fn build(config: &config::Source, hash_key: Option<&Secret>, metrics: &Arc<Metri
     let source: Arc<dyn Source> = match &config.kind {
         #[cfg(feature = "aws")]
         SourceKind::Aws(aws) => {
-            let ec2 = crate::collector::aws::Ec2::new(name, aws.clone(), config.give_up_after);
+            let ec2 = crate::collector::aws::Ec2::new(name, (**aws).clone(), config.give_up_after);
             Arc::new(ec2.observed_by(metrics.clone()))
         }
         #[cfg(not(feature = "aws"))]
@@ -107,5 +107,5 @@ fn build(config: &config::Source, hash_key: Option<&Secret>, metrics: &Arc<Metri
     };
     let labels = Labels { category: config.category.clone(), fields: config.fields.clone().into_iter().collect() };
     let rules = Rules::new(&config.rules, hash_key)?;
-    Ok(SourceTask { config: config.clone(), source, labels, rules, filters: 0 })
+    Ok(SourceTask { config: config.clone(), source, labels, rules, filters: config.filters_digest() })
 }

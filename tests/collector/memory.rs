@@ -6,25 +6,31 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::kafka::{Read, TestTopics, read_committed};
-use crate::support::process::{Stage, config_file, rollcall};
+use super::{Pipeline, keys};
+use crate::support::kafka::read_committed;
+use crate::support::process::Stage;
 use crate::support::wait_for;
 
 /// A fleet in a file, and a pipeline of its own.
 struct Fleet {
-    topics: TestTopics,
-    config: Value,
+    pipeline: Pipeline,
     folder: tempfile::TempDir,
+}
+
+impl std::ops::Deref for Fleet {
+    type Target = Pipeline;
+    fn deref(&self) -> &Pipeline {
+        &self.pipeline
+    }
 }
 
 const SCOPE: &str = "fleet/111122223333/eu-west-1";
 
 impl Fleet {
     fn new() -> Self {
-        let (topics, folder) = (TestTopics::create(3), tempfile::tempdir().unwrap());
-        let mut config = topics.config();
-        config["collector"]["sources"] = json!([source(&folder.path().join("fleet.json"))]);
-        Self { topics, config, folder }
+        let folder = tempfile::tempdir().unwrap();
+        let pipeline = Pipeline::new(json!([source(&folder.path().join("fleet.json"))]));
+        Self { pipeline, folder }
     }
 
     fn path(&self) -> PathBuf {
@@ -40,42 +46,6 @@ impl Fleet {
         let instances: Vec<_> = instances.into_iter().map(instance).collect();
         std::fs::write(self.path(), json!(instances).to_string()).unwrap();
     }
-
-    /// One sweep of everything; what it logs at the end of each scope.
-    fn sweep(&self) -> Vec<Value> {
-        self.sweep_with(&self.config)
-    }
-
-    fn sweep_with(&self, config: &Value) -> Vec<Value> {
-        let mut collector = Stage::start(&["collect", "--once"], config);
-        let end = collector.wait(Duration::from_secs(60));
-        assert!(end.code().is_some(), "log:\n{}", collector.tail());
-        collector.tail();
-        let verdicts = ["sweep complete", "sweep incomplete", "sweep held"];
-        let is_end = |event: &&Value| verdicts.iter().any(|verdict| event["message"] == *verdict);
-        collector.seen.iter().filter(is_end).cloned().collect()
-    }
-
-    fn removed(&self) -> Vec<Read> {
-        read_committed(&self.topics.name("raw")).into_iter().filter(|record| record.value.is_none()).collect()
-    }
-
-    fn health(&self) -> Vec<Value> {
-        read_committed(&self.topics.name("health")).iter().map(Read::json).collect()
-    }
-
-    fn list(&self) -> BTreeMap<String, Value> {
-        let file = config_file(&self.config);
-        let output = rollcall().args(["sweeps", "list", "-o", "json", "-c"]).arg(file.path()).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let lines: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
-        lines.into_iter().map(|line| (line["scope"].as_str().unwrap().to_owned(), line)).collect()
-    }
-
-    fn accept(&self, scope: &str) -> std::process::Output {
-        let file = config_file(&self.config);
-        rollcall().args(["sweeps", "accept", scope, "-c"]).arg(file.path()).output().unwrap()
-    }
 }
 
 fn source(path: &std::path::Path) -> Value {
@@ -85,10 +55,6 @@ fn source(path: &std::path::Path) -> Value {
 
 fn ids(range: std::ops::Range<usize>) -> impl Iterator<Item = String> {
     range.map(|number| format!("i-{number:017x}"))
-}
-
-fn keys(records: &[Read]) -> Vec<String> {
-    records.iter().map(|record| record.key().to_owned()).collect()
 }
 
 #[test]

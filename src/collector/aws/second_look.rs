@@ -11,7 +11,7 @@ use super::pages::{Tokens, Which};
 use super::xml::{self, DescribeTagsPage};
 use super::{Api, observed_at};
 use crate::collector::fault::Fault;
-use crate::collector::source::{BoxFuture, Page, Scope, SecondLook, Tags};
+use crate::collector::source::{BoxFuture, Page, Scope, SecondLook, TagsById};
 
 #[cfg(test)]
 mod tests;
@@ -50,10 +50,10 @@ impl SecondLook for Api {
         })
     }
 
-    fn tags<'a>(&'a self, scope: &'a Scope, ids: &'a [String]) -> BoxFuture<'a, Result<Tags, Fault>> {
+    fn tags<'a>(&'a self, scope: &'a Scope, ids: &'a [String]) -> BoxFuture<'a, Result<TagsById, Fault>> {
         Box::pin(async move {
             let deadline = self.calls.deadline();
-            let mut tags = Tags::new();
+            let mut tags = TagsById::new();
             for ids in ids.chunks(FILTER_VALUES) {
                 let mut tokens = Tokens::new();
                 while let Some(token) = tokens.next() {
