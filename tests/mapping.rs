@@ -1,8 +1,8 @@
 //! The mapping contract, case by case: a raw record in, an event out. `tests/cases/README.md` tells the format.
 
 use chrono::DateTime;
-use rollcall::device::Instance;
-use rollcall::profile::{Mapping, Profile, TimeField};
+use rollcall::profile::change::{Occurrence, Origin};
+use rollcall::profile::{Mapping, Profile, Scope, TimeField};
 use serde_json::Value;
 
 use crate::support::cases::cases;
@@ -13,17 +13,18 @@ fn every_case_of_the_contract_comes_out_as_written() {
     let mut wrong = Vec::new();
     for (name, case) in &cases {
         let time = if case["options"]["time"] == "observed" { TimeField::Observed } else { TimeField::Launched };
-        let mapping = Mapping { profile: Profile::Sekoia, time };
+        let mapping = Mapping { profile: Profile::Sekoia, time, ..Mapping::default() };
         let observed_at = DateTime::parse_from_rfc3339(case["observed_at"].as_str().unwrap()).unwrap().to_utc();
         let record = case["record"].to_string();
-        let instance = Instance::parse(&record).unwrap();
+        let reading = mapping.read(&record).unwrap();
         let mut field_errors: Vec<String> = Vec::new();
-        instance.unreadable(&mut |path| field_errors.push(path.to_string()));
+        reading.unreadable(&mut |path| field_errors.push(path.to_string()));
         field_errors.sort();
         field_errors.dedup();
-        let account = case["headers"]["aws-account"].as_str();
-        let device = mapping.render(instance.instance_id.text().unwrap(), &instance, account);
-        let event = serde_json::to_value(mapping.event(&device, observed_at)).unwrap();
+        let scope = Scope { account: case["headers"]["aws-account"].as_str(), region: None };
+        let device = mapping.render(reading.instance.instance_id.text().unwrap(), &reading, scope);
+        let occurrence = Occurrence::created(observed_at.timestamp_millis(), Origin::default());
+        let event = serde_json::to_value(mapping.event(&device, &occurrence)).unwrap();
         if event != case["event"] {
             wrong.push(format!("{name}: {}\n  expected {}\n  came out {event}", case["title"], case["event"]));
         }

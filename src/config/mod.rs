@@ -164,6 +164,10 @@ pub struct Mapper {
     pub encoding: Encoding,
     /// What `time` says, in profile `sekoia`.
     pub time: TimeField,
+    /// Labels of every event: the header `labels`, and `metadata.labels` in profile `ocsf`.
+    pub labels: Vec<String>,
+    /// The tenant whose events these are, in profile `ocsf`.
+    pub tenant_uid: Option<String>,
     /// Threads that map, each with partitions of its own. Default: one per core.
     pub engines: NonZeroUsize,
     /// A transaction is committed when it is this old,
@@ -190,6 +194,8 @@ impl Default for Mapper {
             profile: Profile::Sekoia,
             encoding: Encoding::Avro,
             time: TimeField::Launched,
+            labels: Vec::new(),
+            tenant_uid: None,
             engines: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             commit_interval: Duration::from_millis(100),
             max_batch_records: at_least_one(10_000),
@@ -246,7 +252,13 @@ pub enum LogFormat {
 impl Config {
     /// Where a mapping comes from.
     pub fn mapping(&self) -> crate::profile::Mapping {
-        crate::profile::Mapping { profile: self.mapper.profile, time: self.mapper.time }
+        let Mapper { profile, time, labels, tenant_uid, .. } = &self.mapper;
+        crate::profile::Mapping {
+            profile: *profile,
+            time: *time,
+            labels: labels.clone(),
+            tenant_uid: tenant_uid.clone().filter(|tenant| !tenant.is_empty()),
+        }
     }
 }
 

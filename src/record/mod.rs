@@ -29,6 +29,8 @@ pub const SOURCE: &str = "source";
 pub const SOURCE_CATEGORY: &str = "source-category";
 /// Header `field.<name>`: a field that the source's configuration adds.
 pub const FIELD_PREFIX: &str = "field.";
+/// On a tombstone: when the instance was last seen, RFC 3339.
+pub const LAST_SEEN: &str = "last-seen";
 /// Header value of [`SCHEMA`].
 pub const SCHEMA_VERSION: &str = "ec2-instance/1";
 
