@@ -8,6 +8,7 @@ mod events;
 mod exactly_once;
 mod facts;
 mod mapping;
+mod ocsf;
 #[cfg(feature = "aws")]
 mod pipeline;
 mod support;

@@ -1,9 +1,11 @@
 //! The harness: the servers that `./dev test` starts, topics of a test's own, the program as a child process.
 
 pub mod cases;
+pub mod instances;
 pub mod kafka;
 pub mod process;
 pub mod python;
+pub mod schema;
 pub mod stages;
 
 use std::time::{Duration, Instant};

@@ -103,7 +103,7 @@ pub struct Event<'a> {
 #[allow(missing_docs)]
 pub struct Metadata<'a> {
     pub version: &'static str,
-    pub profiles: [&'static str; 3],
+    pub profiles: Vec<&'static str>,
     pub product: Product,
     pub log_name: &'static str,
     pub log_provider: &'static str,
@@ -208,7 +208,7 @@ impl Inventory {
         let fields = origin.fields.iter().map(|(name, value)| format!("{name}:{value}"));
         Metadata {
             version: VERSION,
-            profiles: ["cloud", "datetime", "host"],
+            profiles: vec!["cloud", "datetime", "host"],
             product: Product { name: "AWS EC2", uid: "ec2", vendor_name: "AWS", version: "2016-11-15" },
             log_name: "DescribeInstances",
             log_provider: "ec2.amazonaws.com",
