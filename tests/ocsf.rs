@@ -142,7 +142,7 @@ fn plain(value: Avro) -> Value {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(500))]
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_event_validates_without_errors_or_warnings_whatever_is_sent(

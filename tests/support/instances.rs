@@ -18,62 +18,72 @@ fn of_the_model() -> Value {
     instance
 }
 
+const WORDS: [&str; 20] = [
+    "",
+    " ",
+    "\u{0}",
+    "a\nb\u{2028}c\u{7f}",
+    "\u{202e}gnirts",
+    "\u{1f980}",
+    "\"\\",
+    "Other",
+    "Unknown",
+    "null",
+    "Name",
+    "terminated",
+    "windows",
+    "SQL Server Standard",
+    "a mac",
+    "x86_64_mac",
+    "i386",
+    "z80",
+    "u7i.metal-24xl",
+    "inventory:removed",
+];
+const TIMES: [&str; 9] = [
+    "1970-01-01T00:00:01Z",
+    "1973-03-03T00:00:00Z",
+    "1973-03-03T09:46:39.999Z",
+    "1973-03-03T09:46:40Z",
+    "1767225600",
+    "9999-12-31T23:59:59.999Z",
+    "10000-01-01T00:00:00Z",
+    "2026-01-01T00:00:00+05:30",
+    "2026-01-01",
+];
+const ADDRESSES: [&str; 14] = [
+    "11.00.1.15",
+    "256.1.1.1",
+    "1.2.3",
+    "1.2.3.4 ",
+    "0x7f.1",
+    "198.51.100.7",
+    "::ffff:1.2.3.4",
+    "2001:DB8:0:0:0:0:0:1",
+    "fe80::1%eth0",
+    "0000:0000:0000:0000:0000:ffff:255.255.255.255",
+    "02-00-00-00-00-0A",
+    "0200.0000.0001",
+    "02:00:00:00:00:0G",
+    "02:00:00:00:00:01:02",
+];
+const ZONES: [&str; 4] = ["us-gov-west-1b", "cn-north-1a", "moon-1", "eu-west-1"];
+
+/// What is nearly right for a member of that name.
+fn nearly_right(name: &str) -> &'static [&'static str] {
+    match name {
+        _ if name.ends_with("Time") => &TIMES,
+        _ if name.contains("Ip") || name.contains("Address") => &ADDRESSES,
+        "AvailabilityZone" => &ZONES,
+        _ => &WORDS,
+    }
+}
+
 /// What somebody or some bug might send in the place of a member.
 fn hostile() -> impl Strategy<Value = Value> {
-    let texts = [
-        "",
-        " ",
-        "\u{0}",
-        "a\nb\u{2028}c\u{7f}",
-        "\u{202e}gnirts",
-        "\u{1f980}",
-        "\"\\",
-        "Other",
-        "Unknown",
-        "other",
-        "null",
-        "windows",
-        "Windows",
-        "Linux/UNIX",
-        "SQL Server Standard",
-        "mac",
-        "x86_64_mac",
-        "i386",
-        "z80",
-        "u7i.metal-24xl",
-        "metal",
-        "1970-01-01T00:00:01Z",
-        "1973-03-03T00:00:00Z",
-        "1973-03-03T09:46:39.999Z",
-        "1973-03-03T09:46:40Z",
-        "9999-12-31T23:59:59.999Z",
-        "10000-01-01T00:00:00Z",
-        "2026-01-01T00:00:00+05:30",
-        "2026-01-01",
-        "1767225600",
-        "11.00.1.15",
-        "256.1.1.1",
-        "1.2.3",
-        "1.2.3.4 ",
-        "0x7f.1",
-        "::ffff:1.2.3.4",
-        "2001:DB8:0:0:0:0:0:1",
-        "fe80::1%eth0",
-        "0000:0000:0000:0000:0000:ffff:255.255.255.255",
-        "02-00-00-00-00-0A",
-        "0200.0000.0001",
-        "02:00:00:00:00:0G",
-        "02:00:00:00:00:01:02",
-        "eu-west-1a",
-        "us-gov-west-1b",
-        "cn-north-1a",
-        "moon-1",
-        "Name",
-        "inventory:removed",
-        "terminated",
-    ];
+    let texts = [&WORDS[..], &TIMES, &ADDRESSES, &ZONES].concat();
     let text = prop_oneof![
-        8 => prop::sample::select(texts.to_vec()).prop_map(Value::from),
+        8 => prop::sample::select(texts).prop_map(Value::from),
         1 => any::<String>().prop_map(Value::from),
         1 => Just(Value::from("x".repeat(5000))),
     ];
@@ -97,6 +107,7 @@ fn hostile() -> impl Strategy<Value = Value> {
 /// A change anywhere in an instance.
 #[derive(Debug, Clone)]
 enum Mutation {
+    NearlyRight(Index),
     Set(Value),
     Drop,
     Repeat,
@@ -128,6 +139,10 @@ fn mutate(instance: &mut Value, index: &Index, mutation: Mutation) {
     pointers(String::new(), instance, &mut found);
     let Some(at) = (!found.is_empty()).then(|| index.get(&found)) else { return };
     match mutation {
+        Mutation::NearlyRight(index) => {
+            let texts = nearly_right(at.rsplit('/').next().unwrap());
+            *instance.pointer_mut(at).unwrap() = (*index.get(texts)).into();
+        }
         Mutation::Set(value) => *instance.pointer_mut(at).unwrap() = value,
         Mutation::Drop | Mutation::Repeat => {
             let (parent, last) = at.rsplit_once('/').unwrap();
@@ -146,8 +161,7 @@ fn mutate(instance: &mut Value, index: &Index, mutation: Mutation) {
 /// An instance of that ID with up to so many mutations.
 pub fn any_instance(most: usize) -> impl Strategy<Value = Value> {
     let base = prop_oneof![4 => Just(full()), 1 => Just(of_the_model()), 1 => Just(json!({}))];
-    let mutation =
-        prop_oneof![4 => hostile().prop_map(Mutation::Set), 2 => Just(Mutation::Drop), 1 => Just(Mutation::Repeat)];
+    let mutation = prop_oneof![6 => any::<Index>().prop_map(Mutation::NearlyRight), 4 => hostile().prop_map(Mutation::Set), 2 => Just(Mutation::Drop), 1 => Just(Mutation::Repeat)];
     (base, vec((any::<Index>(), mutation), 0..=most)).prop_map(|(mut instance, mutations)| {
         mutations.into_iter().for_each(|(index, mutation)| mutate(&mut instance, &index, mutation));
         instance["InstanceId"] = full()["InstanceId"].clone();
