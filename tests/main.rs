@@ -11,4 +11,6 @@ mod mapping;
 mod ocsf;
 #[cfg(feature = "aws")]
 mod pipeline;
+mod profiles;
+mod schemas;
 mod support;

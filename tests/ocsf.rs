@@ -1,96 +1,21 @@
 //! Profile `ocsf` against OCSF's own schema: whatever EC2, or somebody else, sends.
 
 use std::collections::BTreeSet;
+use std::io::Write;
 
 use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value as Avro;
 use proptest::prelude::*;
-use rollcall::mapper::decide::{Decision, Rules, decide};
-use rollcall::mapper::event;
-use rollcall::mapper::state::Devices;
-use rollcall::profile::encode::{Encoder, Framing};
-use rollcall::profile::{Mapping, Profile};
-use rollcall::record::{RawRecord, partition_for};
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+use rollcall::profile::Profile;
 use serde_json::{Value, json};
 
 use crate::support::instances::{any_headers, any_instance, full};
+use crate::support::mapper::{Mapper, Told, headers};
+use crate::support::python;
 use crate::support::schema::{complaints, missing_recommended, timestamps};
-
-const ID: &str = "i-0123456789abcdef0";
-/// 2026-03-01T00:00:00Z, when every record was written.
-const WRITTEN: i64 = 1_772_323_200_000;
-
-/// A mapper without Kafka.
-struct Mapper {
-    rules: Rules,
-    devices: Devices,
-    offset: i64,
-}
-
-impl Mapper {
-    fn new(profile: Profile) -> Self {
-        let mapping = Mapping {
-            profile,
-            labels: vec!["env:prod".to_owned()],
-            tenant_uid: Some("acme".to_owned()),
-            ..Mapping::default()
-        };
-        let rules = Rules { mapping, partitions: 12, max_record_bytes: 1 << 20 };
-        Self { rules, devices: Devices::default(), offset: 0 }
-    }
-
-    /// The event that follows from a record, in JSON and in Avro, and its headers.
-    fn takes(&mut self, value: Option<&Value>, headers: &[(&str, String)]) -> Option<Told> {
-        let text = value.map(Value::to_string);
-        let record = RawRecord {
-            partition: partition_for(ID.as_bytes(), 12),
-            offset: self.offset,
-            timestamp_ms: WRITTEN + self.offset,
-            key: Some(ID.as_bytes()),
-            value: text.as_deref().map(str::as_bytes),
-            headers: headers.iter().map(|(name, value)| (*name, Some(value.as_bytes()))).collect(),
-        };
-        self.offset += 1;
-        let emission = match decide(&self.rules, &record, &self.devices, &mut |_| {}) {
-            Decision::Emit(emission) => emission,
-            Decision::Reject(rejection) => panic!("rejected: {rejection}"),
-            Decision::Unchanged | Decision::Same(_) | Decision::Stale => return None,
-        };
-        let write = |encoder: &Encoder| event::record(&record, &emission, &self.rules, encoder, "raw").unwrap();
-        let json = write(&Encoder::json());
-        let avro = write(&Encoder::avro(self.rules.mapping.profile, Framing::SingleObject).unwrap());
-        self.devices.put(ID, Some(emission.state.clone()));
-        Some(Told {
-            json: serde_json::from_slice(&json.value.unwrap()).unwrap(),
-            avro: avro.value.unwrap()[10..].to_vec(),
-            headers: json
-                .headers
-                .into_iter()
-                .map(|(name, value)| (name, String::from_utf8(value.unwrap()).unwrap()))
-                .collect(),
-        })
-    }
-}
-
-struct Told {
-    json: Value,
-    avro: Vec<u8>,
-    headers: Vec<(String, String)>,
-}
-
-fn headers() -> Vec<(&'static str, String)> {
-    [
-        ("observed-at", "2026-02-01T00:00:00.123Z"),
-        ("sweep-id", "0197-sweep"),
-        ("aws-region", "eu-west-1"),
-        ("source", "prod"),
-        ("source-category", "aws/inventory"),
-        ("field.team", "blue"),
-    ]
-    .map(|(name, value)| (name, value.to_owned()))
-    .to_vec()
-}
 
 /// What DescribeInstances cannot honestly fill.
 const NEVER: [&str; 6] = [
@@ -171,6 +96,32 @@ fn of_a_full_instance_exactly_what_ec2_cannot_tell_is_missing() {
     let hostname_of_ipv6 = "device.network_interfaces.hostname";
     let expected: BTreeSet<_> = NEVER.iter().copied().chain([hostname_of_ipv6]).map(str::to_owned).collect();
     assert_eq!(missing_recommended(&event), expected);
+}
+
+#[test]
+fn another_library_finds_the_events_valid_too() {
+    let mut runner = TestRunner::deterministic();
+    let mut events = tempfile::NamedTempFile::new().unwrap();
+    let mut count = 0;
+    for _ in 0..100 {
+        let (instance, headers) = (any_instance(8), any_headers()).new_tree(&mut runner).unwrap().current();
+        let mut mapper = Mapper::new(Profile::Ocsf);
+        for told in [mapper.takes(Some(&instance), &headers), mapper.takes(None, &headers)].into_iter().flatten() {
+            writeln!(events, "{}", told.json).unwrap();
+            count += 1;
+        }
+    }
+    assert!(count > 100, "{count}");
+    assert_eq!(python::client("validate_ocsf.py", &[events.path().to_str().unwrap()]).trim(), count.to_string());
+    // And it would say so.
+    writeln!(events, "{{\"class_uid\": 5001}}").unwrap();
+    let complaint = std::panic::catch_unwind(|| python::client("validate_ocsf.py", &[events.path().to_str().unwrap()]));
+    assert!(complaint.is_err());
+}
+
+#[test]
+fn the_schemas_are_what_the_package_gives() {
+    python::client("../data/ocsf/make.py", &["--check"]);
 }
 
 #[test]

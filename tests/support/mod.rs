@@ -3,6 +3,7 @@
 pub mod cases;
 pub mod instances;
 pub mod kafka;
+pub mod mapper;
 pub mod process;
 pub mod python;
 pub mod schema;

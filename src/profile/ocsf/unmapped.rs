@@ -202,6 +202,10 @@ fn interface(interface: &Interface<'_>) -> Option<Value> {
     for replaced in ["association", "ipv6_addresses", "network_interface_id"] {
         members.remove(replaced);
     }
+    if let Some(Value::Array(groups)) = members.get_mut("groups") {
+        let id = |group: &Value| group["uid"].as_str().map(str::to_owned);
+        groups.sort_by_cached_key(|group| (id(group).is_none(), id(group), group.to_string()));
+    }
     // Without anything else there is nothing to tell.
     if members.is_empty() && addresses(interface).is_none() {
         return None;
