@@ -9,6 +9,7 @@ mod exactly_once;
 mod facts;
 mod mapping;
 mod ocsf;
+mod other_events;
 #[cfg(feature = "aws")]
 mod pipeline;
 mod profiles;
