@@ -367,6 +367,27 @@ fn render_names_members_that_it_cannot_read_and_that_is_success() {
 }
 
 #[test]
+fn render_of_profile_ocsf_wants_to_know_when_and_takes_the_region() {
+    let lines = instance("i-1").to_string();
+    let ended = run_on(&["render", "--profile", "ocsf"], lines.as_bytes()).expect(2);
+    assert_eq!(ended.complains_of(&["ocsf", "--observed-at"]).stdout, "");
+    let arguments = ["render", "--profile", "ocsf", "--region", "cn-north-1", OBSERVED[0], OBSERVED[1]];
+    let event = run_on(&arguments, lines.as_bytes()).expect(0).lines().remove(0);
+    assert_eq!(event["time"], 1_767_225_600_000_i64);
+    assert_eq!(event["cloud"]["cloud_partition"], "aws-cn");
+    assert_eq!(event["device"]["uid_alt"], "arn:aws-cn:ec2:cn-north-1:123456789012:instance/i-1");
+    // Nothing depends on when it is rendered.
+    assert_eq!(run_on(&arguments, lines.as_bytes()).expect(0).lines().remove(0), event);
+}
+
+#[test]
+fn render_of_profile_cse_is_a_small_record() {
+    let record =
+        run_on(&["render", "--profile", "cse"], instance("i-1").to_string().as_bytes()).expect(0).lines().remove(0);
+    assert_eq!((&record["uniqueId"], &record["_siemVendor"]), (&json!("123456789012-i-1"), &json!("Amazon")));
+}
+
+#[test]
 fn a_reader_that_has_seen_enough_is_success() {
     // More than a pipe holds.
     let many = file_of(&(0..2000).map(|number| format!("{}\n", instance(&format!("i-{number}")))).collect::<String>());
