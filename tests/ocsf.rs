@@ -112,16 +112,74 @@ fn another_library_finds_the_events_valid_too() {
         }
     }
     assert!(count > 100, "{count}");
-    assert_eq!(python::client("validate_ocsf.py", &[events.path().to_str().unwrap()]).trim(), count.to_string());
+    let file = events.path().to_str().unwrap().to_owned();
+    assert_eq!(python::client("validate_ocsf.py", &[&file]).trim(), count.to_string());
+    // What is written would do for the next two versions of OCSF, but for their number.
+    for version in ["1.7.0", "1.8.0"] {
+        let told = python::client("validate_ocsf.py", &[&file, "--as", version]);
+        assert_eq!(told.trim(), count.to_string(), "{version}");
+    }
     // And it would say so.
     writeln!(events, "{{\"class_uid\": 5001}}").unwrap();
-    let complaint = std::panic::catch_unwind(|| python::client("validate_ocsf.py", &[events.path().to_str().unwrap()]));
+    let complaint = std::panic::catch_unwind(|| python::client("validate_ocsf.py", &[&file]));
     assert!(complaint.is_err());
 }
 
 #[test]
 fn the_schemas_are_what_the_package_gives() {
     python::client("../data/ocsf/make.py", &["--check"]);
+}
+
+/// What holds the longest record, made of as many elements as fit.
+fn crowded(member: &str, element: impl Fn(usize) -> Value) -> Value {
+    let mut instance = full();
+    let mut size = instance.to_string().len();
+    let elements = (0..).map(element).take_while(|element| {
+        size += element.to_string().len() + 1;
+        size < (1 << 20) - 64
+    });
+    *instance.pointer_mut(member).unwrap() = elements.collect::<Vec<_>>().into();
+    instance
+}
+
+#[test]
+fn the_event_of_the_largest_record_can_still_be_sent() {
+    let long = "x".repeat(1 << 19);
+    let mut described = crowded(
+        "/NetworkInterfaces/0/PrivateIpAddresses",
+        |n| json!({"PrivateIpAddress": format!("10.{}.{}.{}", n >> 16, (n >> 8) & 255, n & 255)}),
+    );
+    let half = described.pointer("/NetworkInterfaces/0/PrivateIpAddresses").unwrap().as_array().unwrap().len() / 2 - 10;
+    described.pointer_mut("/NetworkInterfaces/0/PrivateIpAddresses").unwrap().as_array_mut().unwrap().truncate(half);
+    described["NetworkInterfaces"][0]["Description"] = json!(long);
+    for (what, instance) in [
+        (
+            "addresses",
+            crowded(
+                "/NetworkInterfaces/0/PrivateIpAddresses",
+                |n| json!({"Primary": false, "PrivateIpAddress": format!("10.{}.{}.{}", n >> 16, (n >> 8) & 255, n & 255)}),
+            ),
+        ),
+        ("a long description", described),
+        (
+            "addresses that are none",
+            crowded("/NetworkInterfaces/0/Ipv6Addresses", |n| json!({"Ipv6Address": format!("{n}")})),
+        ),
+        ("groups", crowded("/SecurityGroups", |n| json!({"GroupId": format!("{n}")}))),
+        ("tags", crowded("/Tags", |n| json!({"Key": format!("{n}")}))),
+        ("volumes", crowded("/BlockDeviceMappings", |n| json!({"DeviceName": format!("{n}")}))),
+        ("interfaces", crowded("/NetworkInterfaces", |n| json!({"NetworkInterfaceId": format!("{n}")}))),
+    ] {
+        let mut mapper = Mapper::new(Profile::Ocsf);
+        // There and back: what is new and what is gone is told.
+        for value in [&instance, &full(), &instance] {
+            let told = mapper.takes(Some(value), &headers()).unwrap();
+            let size = told.json.to_string().len().max(told.avro.len());
+            // Above the largest message that is sent a partition is held.
+            assert!(size < (8 << 20) - (64 << 10), "{what}: {size} bytes");
+            assert!(told.json["message"].as_str().unwrap().len() < 2100, "{what}");
+        }
+    }
 }
 
 #[test]

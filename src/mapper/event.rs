@@ -6,7 +6,7 @@ use super::decide::{Change, Emission, Rules, rfc3339_ms};
 use super::port::{Destination, Output};
 use crate::profile::MAPPING_VERSION;
 use crate::profile::change::{Occurrence, Origin};
-use crate::profile::diff::FieldChange;
+use crate::profile::diff::{FieldChange, capped, entries};
 use crate::profile::encode::{EncodeError, Encoder};
 use crate::record::RawRecord;
 
@@ -74,29 +74,12 @@ pub fn record(
 /// JSON array of the paths.
 fn changed(fields: &[FieldChange]) -> String {
     let paths = fields.iter().map(|field| Value::from(field.path.as_str()));
-    capped(paths, MAX_CHANGED_BYTES, |left_out| Value::from(format!("({left_out} more)")))
+    Value::from(capped(paths, MAX_CHANGED_BYTES, |left_out| Value::from(format!("({left_out} more)")))).to_string()
 }
 
 /// JSON array of `{path, from, to}`.
 fn diff(fields: &[FieldChange]) -> String {
-    let entries = fields.iter().map(|FieldChange { path, from, to }| json!({"path": path, "from": from, "to": to}));
-    capped(entries, MAX_DIFF_BYTES, |left_out| json!({"left_out": left_out}))
-}
-
-/// A JSON array of as many elements as fit, and where some do not, of a note of how many.
-fn capped(elements: impl ExactSizeIterator<Item = Value>, limit: usize, note: impl Fn(usize) -> Value) -> String {
-    let total = elements.len();
-    let mut size = 0;
-    let mut kept: Vec<_> = elements
-        .take_while(|element| {
-            size += element.to_string().len() + 1;
-            size <= limit
-        })
-        .collect();
-    if kept.len() < total {
-        kept.push(note(total - kept.len()));
-    }
-    Value::from(kept).to_string()
+    Value::from(entries(fields, MAX_DIFF_BYTES)).to_string()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Members that together tell the elements of a list apart, in the order in which they are tried.
 pub type Identities = [&'static [&'static str]];
@@ -24,6 +24,32 @@ pub fn diff(root: &str, identities: &Identities, before: &Value, after: &Value) 
     let mut changes = Vec::new();
     compare(root, identities, before, after, &mut changes);
     changes
+}
+
+/// The differences as `{path, from, to}`, as many as fit into `limit` bytes of JSON, and how many were left out.
+pub fn entries(fields: &[FieldChange], limit: usize) -> Vec<Value> {
+    let entries = fields.iter().map(|FieldChange { path, from, to }| json!({"path": path, "from": from, "to": to}));
+    capped(entries, limit, |left_out| json!({"left_out": left_out}))
+}
+
+/// As many elements as fit into `limit` bytes of JSON, and where some do not, a note of how many.
+pub fn capped(
+    elements: impl ExactSizeIterator<Item = Value>,
+    limit: usize,
+    note: impl Fn(usize) -> Value,
+) -> Vec<Value> {
+    let total = elements.len();
+    let mut size = 0;
+    let mut kept: Vec<_> = elements
+        .take_while(|element| {
+            size += element.to_string().len() + 1;
+            size <= limit
+        })
+        .collect();
+    if kept.len() < total {
+        kept.push(note(total - kept.len()));
+    }
+    kept
 }
 
 fn compare(path: &str, identities: &Identities, before: &Value, after: &Value, changes: &mut Vec<FieldChange>) {
@@ -79,7 +105,6 @@ fn by_identity<'v>(members: &[&str], list: &'v Value) -> Option<BTreeMap<String,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     const IDENTITIES: &Identities = &[&["uid"], &["uid", "ip"]];
 

@@ -23,7 +23,7 @@ pub use observable::Observable;
 pub use unmapped::Unmapped;
 
 use super::change::{Change, Occurrence};
-use super::diff::{FieldChange, Identities};
+use super::diff::Identities;
 use super::{Scope, TERMINATED, fold};
 use crate::device::Reading;
 use instant::Instant;
@@ -32,8 +32,15 @@ use instant::Instant;
 pub const VERSION: &str = "1.6.0";
 /// EC2's number for the state `terminated`.
 const TERMINATED_CODE: i64 = 48;
-/// Paths that a message names, at most.
+// Bounds, so that an event of the largest record can still be sent. EC2 stays far below: an instance has some hundred
+// addresses, a description 255 characters.
+
+/// Paths that a message names, at most,
 const PATHS_IN_MESSAGE: usize = 20;
+/// and their bytes.
+const MAX_MESSAGE_BYTES: usize = 2048;
+/// Differences that `unmapped.change` tells, in bytes of JSON.
+const MAX_CHANGE_BYTES: usize = 512 * 1024;
 
 /// What tells the elements of the lists apart: interfaces, of which one has an entry for each address; tags; volumes.
 pub(super) const IDENTITIES: &Identities =
@@ -273,6 +280,10 @@ fn message(uid: &str, occurrence: &Occurrence<'_>) -> String {
         message.push_str(&format!(" and {} more", occurrence.fields.len() - PATHS_IN_MESSAGE));
     }
     // Paths hold names of tags, which anybody may write.
+    if message.len() > MAX_MESSAGE_BYTES {
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
+        message.push('…');
+    }
     message.replace(|c: char| c.is_control() || ['\u{2028}', '\u{2029}'].contains(&c), " ")
 }
 
@@ -281,12 +292,4 @@ pub(super) fn fold(inventory: &mut serde_json::Value) {
     fold::without(inventory, unmapped::QUIET);
     fold::without(inventory, &[&["device", "created_time"], &["device", "created_time_dt"]]);
     unmapped::settle(inventory);
-}
-
-fn field_changes(fields: &[FieldChange]) -> serde_json::Value {
-    fields
-        .iter()
-        .map(|FieldChange { path, from, to }| serde_json::json!({"path": path, "from": from, "to": to}))
-        .collect::<Vec<_>>()
-        .into()
 }

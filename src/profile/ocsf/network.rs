@@ -9,6 +9,13 @@ use serde_json::{Value, json};
 use crate::device::Detail as _;
 use crate::device::details::{Association, Details, Interface};
 
+/// Entries of an instance, at most.
+const MAX_ENTRIES: usize = 4096;
+/// The longest text that is repeated in each entry of an interface, in bytes.
+const MAX_REPEATED_BYTES: usize = 1024;
+/// Addresses that are none, at most.
+const MAX_REJECTED: usize = 256;
+
 /// OCSF's `network_interface`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
@@ -39,7 +46,7 @@ impl Rejected {
         match text.parse::<IpAddr>() {
             Ok(ip) => Some(ip.to_string()),
             Err(_) => {
-                self.0.insert((field, text.to_owned()));
+                self.note(field, text);
                 None
             }
         }
@@ -54,9 +61,17 @@ impl Rejected {
                 _ => byte.is_ascii_hexdigit(),
             });
         if !is_mac {
-            self.0.insert((field, text.to_owned()));
+            self.note(field, text);
         }
         is_mac.then(|| text.to_owned())
+    }
+
+    fn note(&mut self, field: &'static str, text: &str) {
+        self.0.insert((field, text.to_owned()));
+        if self.0.len() > MAX_REJECTED {
+            // The same ones are kept whatever the order.
+            self.0.pop_last();
+        }
     }
 
     /// `[{field, value}]`; `None` where there is none.
@@ -90,11 +105,16 @@ struct Address {
 
 /// The entries of all interfaces.
 pub(super) fn entries(details: &Details<'_>, rejected: &mut Rejected) -> Vec<NetworkInterface> {
-    in_order(details).into_iter().flat_map(|interface| entries_of(interface, rejected)).collect()
+    in_order(details).into_iter().flat_map(|interface| entries_of(interface, rejected)).take(MAX_ENTRIES).collect()
+}
+
+/// Whether a text is short enough to be repeated in each entry.
+pub(super) fn is_shown(text: &str) -> bool {
+    text.len() <= MAX_REPEATED_BYTES
 }
 
 fn entries_of(interface: &Interface<'_>, rejected: &mut Rejected) -> Vec<NetworkInterface> {
-    let text = |member: Option<&str>| member.map(str::to_owned);
+    let text = |member: Option<&str>| member.filter(|text| is_shown(text)).map(str::to_owned);
     let bare = NetworkInterface {
         uid: text(interface.network_interface_id.text()),
         name: text(interface.description.text()),

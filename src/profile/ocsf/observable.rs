@@ -6,6 +6,9 @@ use serde::Serialize;
 
 use super::{Cloud, Device};
 
+/// Observables of an event, at most.
+const MAX_OBSERVABLES: usize = 8192;
+
 /// OCSF's `observable`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[allow(missing_docs)]
@@ -46,5 +49,6 @@ pub(super) fn of(device: &Device, cloud: &Cloud) -> Vec<Observable> {
         add("device.network_interfaces.mac", MAC_ADDRESS, interface.mac.as_ref());
     }
     add("device.uid", DEVICE_UID, Some(&device.uid));
+    found.truncate(MAX_OBSERVABLES);
     found
 }

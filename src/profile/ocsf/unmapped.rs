@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::network::{self, Rejected};
-use super::{Device, field_changes, hardware};
+use super::{Device, MAX_CHANGE_BYTES, hardware};
 use crate::device::details::{BlockDevice, Details, Interface};
 use crate::device::{Detail as _, Reading};
 use crate::profile::change::Occurrence;
+use crate::profile::diff::entries;
 use crate::profile::fold::Quiet;
 
 /// What settles, or follows another change. Attach times, identities and options are not among them.
@@ -98,7 +99,7 @@ impl Unmapped {
             change.insert("reason".to_owned(), reason.into());
         }
         if !occurrence.fields.is_empty() {
-            change.insert("fields".to_owned(), field_changes(occurrence.fields));
+            change.insert("fields".to_owned(), entries(occurrence.fields, MAX_CHANGE_BYTES).into());
         }
         let mut members = self.0.clone();
         members.insert("change".to_owned(), change.into());
@@ -196,7 +197,10 @@ fn interfaces(details: &Details<'_>) -> Option<Value> {
 
 fn interface(interface: &Interface<'_>) -> Option<Value> {
     let Some(Value::Object(mut members)) = interface.detail() else { return None };
-    for shown in ["description", "mac_address", "private_dns_name", "private_ip_address", "private_ip_addresses"] {
+    if interface.description.text().is_some_and(network::is_shown) {
+        members.remove("description");
+    }
+    for shown in ["mac_address", "private_dns_name", "private_ip_address", "private_ip_addresses"] {
         members.remove(shown);
     }
     for replaced in ["association", "ipv6_addresses", "network_interface_id"] {
