@@ -51,8 +51,13 @@ pub enum Command {
     Render(Render),
     /// Show what the topics are and should be, and create them
     Topics(Topics),
+    /// Show what the collectors remember of their scopes, and accept what vanished
+    #[command(subcommand)]
+    Sweeps(Sweeps),
+    /// Print the least that the sources `aws` need of IAM: policies and trust policies
+    Policy(Policy),
     /// Print the effective configuration, secrets redacted
-    Config,
+    Config(Config),
 }
 
 /// `collect`.
@@ -61,6 +66,31 @@ pub struct Collect {
     /// Sweep each scope once, then end: 1 where a sweep was incomplete
     #[arg(long)]
     pub once: bool,
+}
+
+/// `sweeps`.
+#[derive(Debug, Subcommand)]
+pub enum Sweeps {
+    /// One line a scope: its last sweep, the instances known, what is held back
+    List {
+        /// Form of the output
+        #[arg(short, long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+    /// Take what vanished from a scope for gone, with the next sweeps; not more than is held back now
+    Accept {
+        /// As `sweeps list` shows it: source/account/region
+        scope: String,
+    },
+}
+
+/// Form of an output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    /// For people
+    Text,
+    /// For programs
+    Json,
 }
 
 /// `demo`.
@@ -113,4 +143,35 @@ pub struct Topics {
     /// Create those that do not exist; those that do are never altered
     #[arg(long)]
     pub create: bool,
+}
+
+/// `config`.
+#[derive(Debug, Args)]
+pub struct Config {
+    /// Something else than to print it
+    #[command(subcommand)]
+    pub action: Option<ConfigAction>,
+}
+
+/// What else can be done with a configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigAction {
+    /// Translate the JSON of Sumo Logic's EC2 inventory sources; notes go to standard error
+    Import(Import),
+}
+
+/// `config import`.
+#[derive(Debug, Args)]
+pub struct Import {
+    /// The source's JSON configuration, or a list of them; `-` is standard input
+    #[arg(value_name = "FILE")]
+    pub input: PathBuf,
+}
+
+/// `policy`.
+#[derive(Debug, Args)]
+pub struct Policy {
+    /// Form of the output
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
 }

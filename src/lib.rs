@@ -16,14 +16,15 @@
 //! - [`collector`]: stage 1, from sources to raw records
 //! - [`device`], [`profile`]: from raw record to event; pure
 //! - [`mapper`]: stage 2, from raw records to change events
-//! - [`kafka`], [`registry`]: the outside world
-//! - [`stage`]: starting and ending the stages; [`render`] and [`demo`]: a command each
+//! - [`kafka`], [`registry`], [`avro`]: the outside world, and the form of what is kept there
+//! - [`stage`]: starting and ending the stages; [`render`], [`sweeps`], [`policy`] and [`demo`]: a command each
 //! - [`cli`], [`config`]: what is asked for
 //! - [`admin`], [`telemetry`]: what is told
 
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod avro;
 pub mod cli;
 pub mod collector;
 pub mod config;
@@ -31,9 +32,11 @@ pub mod demo;
 pub mod device;
 pub mod kafka;
 pub mod mapper;
+pub mod policy;
 pub mod profile;
 pub mod record;
 pub mod registry;
 pub mod render;
 pub mod stage;
+pub mod sweeps;
 pub mod telemetry;

@@ -1,7 +1,9 @@
 //! The program: parses, loads the configuration, starts logging, dispatches, and turns the outcome into an exit code.
 //! Only here are arguments read, and signals.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,12 +12,13 @@ use anyhow::Context;
 use clap::Parser;
 use rollcall::cli::{self, Cli, Command};
 use rollcall::collector::{Outcome, Repeat, file};
+use rollcall::config::import::{ImportError, Translation, translate};
 use rollcall::config::{self, Config, ConfigError, Override};
 use rollcall::kafka::client;
 use rollcall::kafka::topics::{self, Admin};
 use rollcall::profile::Profile;
 use rollcall::stage::{Process, unreachable_kafka};
-use rollcall::{admin, demo, render, telemetry};
+use rollcall::{admin, demo, policy, render, sweeps, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +31,10 @@ const END_WITHIN: Duration = Duration::from_millis(9500);
 fn main() -> ExitCode {
     // clap ends the process by itself, with 2, where the usage is wrong.
     let cli = Cli::parse();
+    // What there is to import needs no configuration, and may be the first there is.
+    if let Command::Config(cli::Config { action: Some(cli::ConfigAction::Import(args)) }) = &cli.command {
+        return import(args);
+    }
     let config = match load(&cli) {
         Ok(mut config) => {
             // The demo's output is its table.
@@ -83,14 +90,63 @@ fn load(cli: &Cli) -> Result<Config, ConfigError> {
     }
 }
 
+/// Most that is read of a configuration of somebody else's.
+const MOST_IMPORTED: u64 = 16 << 20;
+
+fn import(args: &cli::Import) -> ExitCode {
+    let name = args.input.display();
+    let fail = |code: u8, message: String| {
+        eprintln!("rollcall: {message}");
+        ExitCode::from(code)
+    };
+    let mut text = String::new();
+    let read = if args.input == Path::new("-") {
+        std::io::stdin().take(MOST_IMPORTED).read_to_string(&mut text)
+    } else {
+        File::open(&args.input).and_then(|file| file.take(MOST_IMPORTED).read_to_string(&mut text))
+    };
+    if let Err(error) = read {
+        return fail(MISCONFIGURED, format!("{name} cannot be read: {error}"));
+    }
+    let Translation { document, notes } = match translate(&text) {
+        Ok(translation) => translation,
+        Err(error @ ImportError::NotJson(_)) => return fail(MISCONFIGURED, format!("{name} {error}")),
+        Err(error) => return fail(MISCONFIGURED, format!("{name}: {error}")),
+    };
+    for note in notes {
+        eprintln!("rollcall: {note}");
+    }
+    let yaml = match serde_saphyr::to_string(&document) {
+        Ok(yaml) => yaml,
+        Err(error) => return fail(FAILED, format!("the configuration cannot be written as YAML: {error}")),
+    };
+    match std::io::stdout().write_all(yaml.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            fail(FAILED, format!("standard output: {error}"))
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
 async fn dispatch(command: Command, config: Config) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Config => {
+        Command::Config(_) => {
             std::io::stdout().write_all(serde_saphyr::to_string(&config)?.as_bytes())?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Policy(args) => show_policies(&args, &config),
         Command::Render(args) => render(&args, &config).await,
         Command::Topics(args) => show_topics(&args, &config).await,
+        Command::Sweeps(cli::Sweeps::List { output }) => {
+            let is_json = output == cli::Output::Json;
+            tokio::task::block_in_place(|| sweeps::list(&config, is_json, &mut std::io::stdout()))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Sweeps(cli::Sweeps::Accept { scope }) => {
+            let missing = sweeps::accept(&config, &scope).await?;
+            println!("{scope}: accepted that {missing} are gone; its next sweeps count them");
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Demo(args) => {
             demo::run(&args, &config, stop_on_signal()?).await?;
             Ok(ExitCode::SUCCESS)
@@ -188,6 +244,20 @@ async fn render(args: &cli::Render, config: &Config) -> anyhow::Result<ExitCode>
     let mut complain = |complaint: String| eprintln!("rollcall: {complaint}");
     let rendered = render::render(&mapping, &context, &instances, &mut output, &mut complain)?;
     Ok(if rendered.rejected > 0 { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
+}
+
+fn show_policies(args: &cli::Policy, config: &Config) -> anyhow::Result<ExitCode> {
+    let callers = policy::policies(config);
+    if callers.is_empty() {
+        eprintln!("rollcall: collector.sources: none of them is of kind `aws`, so nothing is needed of IAM");
+        return Ok(ExitCode::from(MISCONFIGURED));
+    }
+    let text = match args.output {
+        cli::Output::Text => policy::text(&callers),
+        cli::Output::Json => format!("{:#}\n", serde_json::to_value(&callers)?),
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn show_topics(args: &cli::Topics, config: &Config) -> anyhow::Result<ExitCode> {

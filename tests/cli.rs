@@ -251,7 +251,7 @@ fn with_secrets(mut config: Value) -> Value {
     config["kafka"]["properties"] = json!({"sasl.username": "rollcall", "sasl.password": SECRET, "debug": "all"});
     let role = "arn:aws:iam::123456789012:role/rollcall";
     let aws = json!({"regions": ["eu-west-1"], "accounts": [{"role_arn": role, "external_id": SECRET}]});
-    config["collector"] = json!({"sources": [{"name": "all", "aws": aws}]});
+    config["collector"]["sources"] = json!([{"name": "all", "aws": aws}]);
     config["log"]["filter"] = "trace".into();
     config
 }
@@ -283,6 +283,30 @@ fn a_complaint_about_the_configuration_repeats_no_secret() {
     let file = file_of(&format!("kafka:\n  properties:\n    sasl.password: \"{SECRET}\n    a: ["));
     run(&["--config", path(&file), "config"]).expect(2).keeps(SECRET).complains_of(&["line 3", path(&file)]);
     set(&format!("registry={{url: 'http://user:{SECRET}@registry'}}")).complains_of(&["registry.url", "secret"]);
+}
+
+// === policy ===
+
+#[test]
+fn policy_prints_what_each_role_needs_and_no_secret() {
+    let config = with_secrets(json!({"log": {}, "kafka": {}}));
+    let text = run_with(&["policy"], &config).expect(0).keeps(SECRET).stdout;
+    let role = "arn:aws:iam::123456789012:role/rollcall";
+    for part in [&format!("# Policy of {role}"), "ec2:DescribeInstances", "REPLACE_WITH_EXTERNAL_ID"] {
+        assert!(text.contains(part), "{part} not in:\n{text}");
+    }
+    let json = run_with(&["policy", "--output", "json"], &config).expect(0).keeps(SECRET).stdout;
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json[0]["policy"]["Statement"][0]["Resource"], json!([role]));
+    assert_eq!(
+        json[0]["roles"][0]["policy"]["Statement"][0]["Action"],
+        json!(["ec2:DescribeInstances", "ec2:DescribeTags"])
+    );
+}
+
+#[test]
+fn policy_without_a_source_that_needs_one_is_2() {
+    run(&["policy"]).expect(2).complains_of(&["collector.sources", "aws"]);
 }
 
 // === render ===

@@ -9,19 +9,11 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat, SubsecRound, Utc};
 use serde_json::{Value, json};
 
+use crate::collector::AWS;
 use crate::support::kafka::{Read, TestTopics, flush, producer, read_committed, send};
 use crate::support::process::Stage;
 use crate::support::stages::{Told, map_all, told_with_registry, wait_until_mapped, without_absent};
 use crate::support::{python, server};
-
-/// Credentials for moto, which takes any, and nothing of the developer's own.
-const AWS: [(&str, &str); 5] = [
-    ("AWS_ACCESS_KEY_ID", "test"),
-    ("AWS_SECRET_ACCESS_KEY", "test"),
-    ("AWS_EC2_METADATA_DISABLED", "true"),
-    ("AWS_CONFIG_FILE", "/dev/null"),
-    ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
-];
 /// The account that those belong to.
 const OWN_ACCOUNT: &str = "123456789012";
 const PARTITIONS: i32 = 6;
@@ -314,7 +306,7 @@ fn prepare(regions: &[&str], aws: Value) -> (TestTopics, Value) {
     for (name, value) in aws.as_object().unwrap() {
         source["aws"][name] = value.clone();
     }
-    config["collector"] = json!({"sources": [source]});
+    config["collector"]["sources"] = json!([source]);
     config["mapper"]["encoding"] = json!("avro");
     config["registry"] = json!({"url": server("REGISTRY")});
     (topics, config)

@@ -62,6 +62,9 @@ pub struct Page {
     pub instances: Vec<Value>,
 }
 
+/// The tags of instances by their ID, as in the member `Tags`.
+pub type TagsById = BTreeMap<String, Vec<Map<String, Value>>>;
+
 /// Something that lists instances.
 pub trait Source: Send + Sync {
     /// The scopes that it covers now. What could not be found out is in the answer.
@@ -95,11 +98,10 @@ pub trait SecondLook: Send + Sync {
     fn instances<'a>(&'a self, scope: &'a Scope, ids: &'a [String]) -> BoxFuture<'a, Result<Page, Fault>>;
 
     /// The tags of these instances, as in the member `Tags`; one that has none is left out.
-    fn tags<'a>(
-        &'a self,
-        scope: &'a Scope,
-        ids: &'a [String],
-    ) -> BoxFuture<'a, Result<BTreeMap<String, Vec<Map<String, Value>>>, Fault>>;
+    fn tags<'a>(&'a self, scope: &'a Scope, ids: &'a [String]) -> BoxFuture<'a, Result<TagsById, Fault>>;
+
+    /// Whom the source asks as, in words: account and role. Told when an answer is hard to believe.
+    fn identity<'a>(&'a self, scope: &'a Scope) -> BoxFuture<'a, Result<String, Fault>>;
 
     /// Whether the source narrows its listing by filters, so that an instance can exist and not be listed.
     fn is_filtered(&self) -> bool;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::Config;
+use super::{Config, SourceKind};
 
 /// Properties that an operator may not set, with the reason.
 const RESERVED: [(&str, &str); 9] = [
@@ -57,6 +57,9 @@ pub fn faults(config: &Config) -> Vec<Fault> {
     }
     let mapper = &config.mapper;
     faults.unless(!mapper.group_id.is_empty(), "mapper.group_id", "is empty; a name is needed");
+    let group = &config.collector.group_id;
+    faults.unless(!group.is_empty(), "collector.group_id", "is empty; a name is needed");
+    faults.unless(*group != mapper.group_id, "collector.group_id", format!("{group:?} is mapper.group_id too"));
     let limit = kafka.transaction_timeout / 2;
     faults.between("mapper.commit_interval", mapper.commit_interval, Duration::from_millis(1), limit);
     let most = kafka.max_message_bytes.saturating_sub(64 << 10);
@@ -65,6 +68,7 @@ pub fn faults(config: &Config) -> Vec<Fault> {
         "mapper.max_record_bytes",
         format!("{} is more than kafka.max_message_bytes less 64 KiB ({most})", mapper.max_record_bytes),
     );
+    super::rules::check_hash_key(&config.collector, &mut faults);
     let mut seen = BTreeSet::new();
     for (index, source) in config.collector.sources.iter().enumerate() {
         let key = format!("collector.sources.{index}");
@@ -73,7 +77,26 @@ pub fn faults(config: &Config) -> Vec<Fault> {
             faults.add(&format!("{key}.name"), format!("{:?} is the name of another source too", source.name));
         }
     }
+    check_overlaps(config, &mut faults);
     faults.0
+}
+
+/// Two sources that sweep the same would report each device twice, and each remove what the other has filtered out.
+/// Discovery finds the overlaps that only AWS can tell.
+fn check_overlaps(config: &Config, faults: &mut Faults) {
+    let aws = config.collector.sources.iter().enumerate().filter_map(|(index, source)| match &source.kind {
+        SourceKind::Aws(aws) => Some((index, source, aws)),
+        SourceKind::File(_) | SourceKind::Simulated(_) => None,
+    });
+    let aws: Vec<_> = aws.collect();
+    for (place, (index, _, later)) in aws.iter().enumerate() {
+        for (_, source, earlier) in &aws[..place] {
+            if let Some(what) = earlier.overlap(later) {
+                let message = format!("sweeps {what} in regions that source {:?} sweeps too", source.name);
+                faults.add(&format!("collector.sources.{index}.aws"), message);
+            }
+        }
+    }
 }
 
 /// What was found wrong so far.

@@ -5,7 +5,9 @@
 
 mod aws;
 mod check;
+pub mod import;
 pub mod layers;
+pub mod rules;
 mod secret;
 mod source;
 
@@ -15,7 +17,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use aws::{Account, AwsSource, PageSize};
+pub use aws::{
+    ACCOUNT_ID, Account, AwsSource, Credentials, Endpoints, Organization, PARTITIONS, PageSize, Partition, Regions,
+    Role, RoleArn, StaticKeys, WebIdentity,
+};
 pub use check::Fault;
 pub use layers::{ConfigError, Override, load};
 pub use secret::Secret;
@@ -140,15 +145,21 @@ pub struct Registry {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Collector {
+    /// The consumer group whose members share the scopes.
+    pub group_id: String,
     /// What to sweep.
     pub sources: Vec<Source>,
     /// Scopes that are swept at the same time, at most.
     pub concurrency: NonZeroUsize,
+    /// Key of the hashes that rules `hash` put in place of values, 16 bytes and more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hash_key: Option<Secret>,
 }
 
 impl Default for Collector {
     fn default() -> Self {
-        Self { sources: Vec::new(), concurrency: NonZeroUsize::MIN.saturating_add(15) }
+        let group_id = "rollcall-collector".to_owned();
+        Self { group_id, sources: Vec::new(), concurrency: NonZeroUsize::MIN.saturating_add(15), hash_key: None }
     }
 }
 

@@ -13,7 +13,7 @@ const REDACTED: &str = "(redacted)";
 pub struct Secret(String);
 
 /// YAML reads `true` and `5` as what they look like; where text is wanted they are text.
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 pub(super) enum Scalar {
     Text(String),

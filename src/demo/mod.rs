@@ -4,7 +4,6 @@
 
 pub mod table;
 
-use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
@@ -45,7 +44,7 @@ pub async fn run(args: &cli::Demo, config: &Config, stop: CancellationToken) -> 
     let mut config = config.clone();
     config.kafka.bootstrap_servers = cluster.bootstrap_servers();
     let topics = &config.kafka.topics;
-    for topic in [&topics.raw, &topics.events, &topics.state, &topics.dead_letters] {
+    for topic in [&topics.raw, &topics.sweeps, &topics.events, &topics.state, &topics.dead_letters, &topics.health] {
         cluster.create_topic(topic, PARTITIONS, 1).with_context(|| format!("topic {topic}"))?;
     }
     config.registry = None;
@@ -54,7 +53,7 @@ pub async fn run(args: &cli::Demo, config: &Config, stop: CancellationToken) -> 
     config.mapper.engines = NonZeroUsize::MIN;
     config.collector.sources = vec![source(args)];
     let process = Process::new(config, stop.clone())?;
-    let partitions = Partitions { raw: PARTITIONS, events: PARTITIONS };
+    let partitions = Partitions { raw: PARTITIONS, events: PARTITIONS, sweeps: PARTITIONS };
     let repeat = match (&args.from, args.watch) {
         (_, true) => Repeat::Forever,
         // A file says the same each time.
@@ -96,7 +95,7 @@ fn source(args: &cli::Demo) -> Source {
         Some(path) => SourceKind::File(FileSource { path: path.clone(), account: None, region: None }),
         None => SourceKind::Simulated(SimulatedSource { seed: args.seed, ..SimulatedSource::default() }),
     };
-    Source { name: "demo".to_owned(), category: None, fields: BTreeMap::new(), interval: SWEEP_INTERVAL, kind }
+    Source { interval: SWEEP_INTERVAL, give_up_after: SETTLE, ..Source::new("demo", kind) }
 }
 
 /// Reads the events as any consumer would, and prints them.

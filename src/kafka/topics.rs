@@ -111,8 +111,8 @@ pub fn differences(wanted: &[Wanted], found: &BTreeMap<String, Found>) -> Vec<Di
     };
     let by_role = |role| wanted.iter().find(|topic| topic.role == role).and_then(|topic| found.get(&topic.name));
     for topic in wanted {
-        // Not used by what this release does; created beforehand all the same.
-        let needed = !matches!(topic.role, Role::Sweeps | Role::Health);
+        // Health events are notices: the stages do their work without.
+        let needed = topic.role != Role::Health;
         let Some(is) = found.get(&topic.name) else {
             note(&topic.name, needed, "does not exist; `rollcall topics --create` creates it".to_owned());
             continue;

@@ -6,12 +6,11 @@
 use std::sync::LazyLock;
 
 use apache_avro::Schema;
-use apache_avro::reader::datum::GenericDatumReader;
-use apache_avro::writer::datum::GenericDatumWriter;
 use serde::{Deserialize, Serialize};
 
 use super::state::{DeviceState, Known, Life, Removal, Rendering};
-use crate::profile::encode::{SINGLE_OBJECT_MARKER, embedded, rabin_fingerprint};
+use crate::avro::{DecodeError, SingleObject};
+use crate::profile::encode::embedded;
 use crate::profile::{Fingerprint, MAPPING_VERSION, Profile};
 use crate::record::Digest;
 
@@ -21,18 +20,14 @@ static SCHEMA: LazyLock<Schema> = LazyLock::new(|| embedded(include_str!("../../
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)] // The messages tell.
 pub enum StateError {
-    #[error("it is not in Avro's single-object encoding: something else writes to the state topic")]
-    Foreign,
-    #[error("it was written with an unknown schema (fingerprint {0:016x}): by a newer release; upgrade this one")]
-    NewerFormat(u64),
+    #[error(transparent)]
+    Unreadable(#[from] DecodeError),
     #[error("it was written by mapping version {found}, this is version {MAPPING_VERSION}; upgrade this one")]
     NewerMapping { found: i32 },
     #[error(
         "it was written by profile {found:?}, this is {expected:?}; a profile needs a group and a state topic of its own"
     )]
     OtherProfile { found: String, expected: &'static str },
-    #[error("it is damaged: {0}")]
-    Damaged(String),
 }
 
 /// `schemas/device-state.avsc`, member for member.
@@ -56,9 +51,7 @@ struct Written {
 /// Reads and writes device states of one profile.
 pub struct Changelog {
     profile: Profile,
-    header: Vec<u8>,
-    writer: GenericDatumWriter<'static>,
-    reader: GenericDatumReader<'static>,
+    format: SingleObject<Written>,
 }
 
 impl Changelog {
@@ -67,12 +60,7 @@ impl Changelog {
     /// # Errors
     /// None with the embedded schema.
     pub fn new(profile: Profile) -> Result<Self, apache_avro::Error> {
-        Ok(Self {
-            profile,
-            header: [SINGLE_OBJECT_MARKER.as_slice(), &rabin_fingerprint(&SCHEMA)].concat(),
-            writer: GenericDatumWriter::builder(&SCHEMA).build()?,
-            reader: GenericDatumReader::builder(&SCHEMA).build()?,
-        })
+        Ok(Self { profile, format: SingleObject::new(&SCHEMA)? })
     }
 
     /// The value of a state record.
@@ -97,9 +85,7 @@ impl Changelog {
             device,
             removed,
         };
-        let mut value = self.header.clone();
-        self.writer.write_ser(&mut value, &written)?;
-        Ok(value)
+        self.format.encode(&written)
     }
 
     /// Reads the value of a state record.
@@ -107,13 +93,7 @@ impl Changelog {
     /// # Errors
     /// When the record is none of ours, damaged, of another profile, or from a newer release.
     pub fn decode(&self, value: &[u8]) -> Result<DeviceState, StateError> {
-        let rest = value.strip_prefix(&SINGLE_OBJECT_MARKER).ok_or(StateError::Foreign)?;
-        let (fingerprint, mut datum) = rest.split_first_chunk::<8>().ok_or(StateError::Foreign)?;
-        if *fingerprint != self.header[2..] {
-            return Err(StateError::NewerFormat(u64::from_le_bytes(*fingerprint)));
-        }
-        let damaged = |error: &dyn std::fmt::Display| StateError::Damaged(error.to_string());
-        let written: Written = self.reader.read_deser(&mut datum).map_err(|error| damaged(&error))?;
+        let written = self.format.decode(value)?;
         if written.profile != self.profile.name() {
             return Err(StateError::OtherProfile { found: written.profile, expected: self.profile.name() });
         }
@@ -126,7 +106,7 @@ impl Changelog {
                 device: device.into(),
             }),
             (None, Some(removal)) => Life::Gone(removal),
-            _ => return Err(damaged(&"neither present nor gone")),
+            _ => return Err(DecodeError::Damaged("neither present nor gone".to_owned()).into()),
         };
         Ok(DeviceState {
             revision: written.revision,
@@ -173,11 +153,14 @@ mod tests {
     fn what_others_wrote_is_refused() {
         let changelog = Changelog::new(Profile::Sekoia).unwrap();
         let good = changelog.encode(&present()).unwrap();
-        assert_eq!(changelog.decode(b"{}"), Err(StateError::Foreign));
-        assert_eq!(changelog.decode(b""), Err(StateError::Foreign));
+        assert_eq!(changelog.decode(b"{}"), Err(DecodeError::Foreign.into()));
+        assert_eq!(changelog.decode(b""), Err(DecodeError::Foreign.into()));
         let mut newer = good.clone();
         newer[2] ^= 1;
-        assert!(matches!(changelog.decode(&newer), Err(StateError::NewerFormat(_))));
-        assert!(matches!(changelog.decode(&good[..good.len() - 3]), Err(StateError::Damaged(_))));
+        assert!(matches!(changelog.decode(&newer), Err(StateError::Unreadable(DecodeError::NewerFormat(_)))));
+        assert!(matches!(
+            changelog.decode(&good[..good.len() - 3]),
+            Err(StateError::Unreadable(DecodeError::Damaged(_)))
+        ));
     }
 }

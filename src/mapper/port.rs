@@ -4,29 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-pub use crate::kafka::Setback;
+pub use crate::kafka::{Fatal, Rebalance, Restored, Setback, TakeRecord, Unavailable};
 use crate::record::RawRecord;
-
-/// The client cannot go on; the engine ends.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Fatal(pub String);
-
-/// Kafka did not answer; the same call may succeed later.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Unavailable(pub String);
-
-/// A step of the group's rebalance protocol.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Rebalance {
-    /// These partitions are ours now.
-    Assign(Vec<i32>),
-    /// These are to be given up: the group waits for it.
-    Revoke(Vec<i32>),
-    /// These were taken; somebody else may own them already.
-    Lost(Vec<i32>),
-}
 
 /// Which topic an output goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,20 +32,6 @@ pub struct Output {
     /// Kafka headers.
     pub headers: Vec<(String, Option<Vec<u8>>)>,
 }
-
-/// Progress of the partitions that are being restored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Restored {
-    /// None at the moment.
-    Nothing,
-    /// A record was handed over.
-    Record,
-    /// All that was on this state partition when its restore began has been handed over.
-    Done(i32),
-}
-
-/// Takes a committed record of a state partition: the partition, the instance ID, the state or `None` for forgotten.
-pub type TakeState<'a> = dyn FnMut(i32, &[u8], Option<&[u8]>) + 'a;
 
 /// Kafka, as the engine sees it.
 pub trait Port {
@@ -123,7 +88,7 @@ pub trait Port {
     ///
     /// # Errors
     /// When the reader cannot go on.
-    fn restored(&mut self, timeout: Duration, take: &mut TakeState<'_>) -> Result<Restored, Fatal>;
+    fn restored(&mut self, timeout: Duration, take: &mut TakeRecord<'_>) -> Result<Restored, Fatal>;
 
     /// Opens a transaction.
     ///

@@ -21,6 +21,10 @@ pub const AWS_ACCOUNT: &str = "aws-account";
 pub const AWS_REGION: &str = "aws-region";
 /// The partition of that region, as in `aws` or `aws-cn`.
 pub const AWS_PARTITION: &str = "aws-partition";
+/// On a tombstone: why the instance is taken for gone, `absent` or `terminated`.
+pub const REASON: &str = "reason";
+/// On a tombstone: when the last sweep began that listed the instance, RFC 3339 with milliseconds.
+pub const LAST_SEEN: &str = "last-seen";
 /// Form of the value: [`SCHEMA_VERSION`].
 pub const SCHEMA: &str = "schema";
 /// Name of the configured source.
@@ -29,8 +33,6 @@ pub const SOURCE: &str = "source";
 pub const SOURCE_CATEGORY: &str = "source-category";
 /// Header `field.<name>`: a field that the source's configuration adds.
 pub const FIELD_PREFIX: &str = "field.";
-/// On a tombstone: when the instance was last seen, RFC 3339.
-pub const LAST_SEEN: &str = "last-seen";
 /// Header value of [`SCHEMA`].
 pub const SCHEMA_VERSION: &str = "ec2-instance/1";
 

@@ -13,7 +13,7 @@ pub struct Metrics {
 
 /// Metrics of the collector.
 pub struct CollectorMetrics {
-    /// Sweeps ended, by source and verdict (complete, incomplete).
+    /// Sweeps ended, by source and verdict (complete, incomplete, held).
     pub sweeps: IntCounterVec,
     /// Duration of sweeps.
     pub sweep_seconds: Histogram,
@@ -23,8 +23,22 @@ pub struct CollectorMetrics {
     pub pages: IntCounterVec,
     /// Instances published.
     pub instances: IntCounterVec,
+    /// Calls of the EC2 API, by name and code: `ok`, AWS's code where it is a known one, else `other`.
+    pub api_calls: IntCounterVec,
+    /// Time that a call waited for the budget of its account and region.
+    pub api_wait_seconds: Histogram,
+    /// Instances that were found gone.
+    pub removed: IntCounterVec,
+    /// Instances known, by scope.
+    pub known: IntGaugeVec,
+    /// Known instances that a complete sweep has missed, by scope.
+    pub suspects: IntGaugeVec,
     /// Transactions, by result (committed, aborted, renewed).
     pub transactions: IntCounterVec,
+    /// 1 for the state that a source is in.
+    pub source_state: IntGaugeVec,
+    /// 1 while a scope is in state Error.
+    pub scope_error: IntGaugeVec,
 }
 
 /// Metrics of the mapper.
@@ -74,7 +88,42 @@ impl Metrics {
             )?,
             pages: make.counters("rollcall_collector_pages_total", "Pages of instances received.", &["source"])?,
             instances: make.counters("rollcall_collector_instances_total", "Instances published.", &["source"])?,
+            api_calls: make.counters(
+                "rollcall_collector_api_calls_total",
+                "Calls of the EC2 API.",
+                &["call", "code"],
+            )?,
+            api_wait_seconds: make.histogram(
+                "rollcall_collector_api_wait_seconds",
+                "Time that calls waited for the budget of their account and region.",
+                &[0.001, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0],
+            )?,
+            removed: make.counters(
+                "rollcall_collector_removed_total",
+                "Instances that were found gone, and whose tombstone was published.",
+                &["source"],
+            )?,
+            known: make.gauges(
+                "rollcall_collector_known_instances",
+                "Instances known.",
+                &["source", "account", "region"],
+            )?,
+            suspects: make.gauges(
+                "rollcall_collector_suspects",
+                "Known instances that a complete sweep has missed.",
+                &["source", "account", "region"],
+            )?,
             transactions: make.counters("rollcall_collector_transactions_total", "Transactions ended.", &["result"])?,
+            source_state: make.gauges(
+                "rollcall_collector_source_state",
+                "1 for the state that a source is in, 0 for the others.",
+                &["source", "state"],
+            )?,
+            scope_error: make.gauges(
+                "rollcall_collector_scope_error",
+                "1 while a scope is in state Error, else 0.",
+                &["source", "account", "region"],
+            )?,
         };
         let mapper = MapperMetrics {
             records: make.counters("rollcall_mapper_records_total", "Raw records mapped.", &["outcome"])?,

@@ -4,11 +4,11 @@ import boto3
 from botocore.config import Config
 
 
-def client(service, endpoint, region, role=None):
+def client(service, endpoint, region, role=None, key=("test", "test")):
     """A client of the test EC2 server, which takes any key; with a role, in the account of that role."""
-    credentials = {"AccessKeyId": "test", "SecretAccessKey": "test", "SessionToken": None}
+    credentials = {"AccessKeyId": key[0], "SecretAccessKey": key[1], "SessionToken": None}
     if role:
-        sts = client("sts", endpoint, region)
+        sts = client("sts", endpoint, region, key=key)
         credentials = sts.assume_role(RoleArn=role, RoleSessionName="test")["Credentials"]
     return boto3.client(
         service,

@@ -45,6 +45,7 @@ def main():
     """Edit, then say what the states are."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     _aws.add_endpoint(parser)
+    _aws.add_role(parser)
     parser.add_argument("--region", required=True)
     actions = ["stop", "start", "terminate", "tag", "untag", "set-groups"]
     parser.add_argument("--action", required=True, choices=actions)
@@ -57,7 +58,7 @@ def main():
     if args.action == "set-groups" and not args.group:
         parser.error("--action set-groups needs --group")
 
-    ec2 = _aws.client("ec2", args.endpoint, args.region)
+    ec2 = _aws.client("ec2", args.endpoint, args.region, args.role)
     edit(ec2, args)
     reservations = ec2.describe_instances(InstanceIds=args.instance)["Reservations"]
     found = [instance for reservation in reservations for instance in reservation["Instances"]]

@@ -21,9 +21,9 @@ def plain(value):
     raise TypeError(f"no JSON for {type(value)}")
 
 
-def instances(endpoint, region, page_size=1000, role=None):
+def instances(endpoint, region, page_size=1000, role=None, key=("test", "test")):
     """Every instance of the region with its reservation's fields."""
-    pages = _aws.client("ec2", endpoint, region, role).get_paginator("describe_instances")
+    pages = _aws.client("ec2", endpoint, region, role, key).get_paginator("describe_instances")
     for page in pages.paginate(PaginationConfig={"PageSize": page_size}):
         for reservation in page["Reservations"]:
             shared = {key: reservation[key] for key in SHARED if key in reservation}
@@ -38,9 +38,12 @@ def main():
     parser.add_argument("--regions", required=True, type=_aws.region_list, help="names separated by commas")
     parser.add_argument("--page-size", type=int, default=1000)
     _aws.add_role(parser)
+    parser.add_argument("--access-key", default="test", help="for a server that checks it")
+    parser.add_argument("--secret-key", default="test")
     args = parser.parse_args()
+    key = (args.access_key, args.secret_key)
     for region in args.regions:
-        for instance in instances(args.endpoint, region, args.page_size, args.role):
+        for instance in instances(args.endpoint, region, args.page_size, args.role, key):
             print(json.dumps({"region": region, "instance": instance}, default=plain, ensure_ascii=False))
 
 

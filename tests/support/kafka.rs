@@ -20,6 +20,8 @@ use super::server;
 pub struct TestTopics {
     pub prefix: String,
     pub partitions: i32,
+    /// The brokers, where they are not those of all tests.
+    brokers: Option<String>,
 }
 
 /// A record that was read.
@@ -48,27 +50,63 @@ impl Read {
 impl TestTopics {
     /// Creates them, with `partitions` each. Raw and dead letters take records of 4 MB.
     pub fn create(partitions: i32) -> Self {
-        let topics = Self::named(partitions);
-        let count = partitions;
+        Self::named(partitions).created()
+    }
+
+    /// The same on brokers of the test's own.
+    pub fn create_on(brokers: &str, partitions: i32) -> Self {
+        Self { brokers: Some(brokers.to_owned()), ..Self::named(partitions) }.created()
+    }
+
+    fn created(self) -> Self {
+        let topics = self;
+        let count = topics.partitions;
         let create = |name: &str, policy: &str, bytes: &str| {
             let topic = topics.name(name);
             let new = NewTopic::new(&topic, count, TopicReplication::Fixed(1))
                 .set("cleanup.policy", policy)
                 .set("max.message.bytes", bytes);
-            let admin: AdminClient<DefaultClientContext> = client().create().unwrap();
+            let admin: AdminClient<DefaultClientContext> = client_on(&topics.brokers()).create().unwrap();
             let made = futures_executor(admin.create_topics([&new], &AdminOptions::new()));
             made.unwrap().remove(0).unwrap();
         };
         create("raw", "delete", "4000000");
+        create("sweeps", "compact", "1048588");
         create("events", "delete", "1048588");
         create("state", "compact", "1048588");
         create("dlq", "delete", "4100000");
+        create("health", "delete", "1048588");
         topics
     }
 
     /// Only their names.
     pub fn named(partitions: i32) -> Self {
-        Self { prefix: format!("t-{}", uuid::Uuid::now_v7().simple()), partitions }
+        Self { prefix: format!("t-{}", uuid::Uuid::now_v7().simple()), partitions, brokers: None }
+    }
+
+    /// The brokers that they are on.
+    pub fn brokers(&self) -> String {
+        self.brokers.clone().unwrap_or_else(|| server("KAFKA"))
+    }
+
+    /// What a consumer may see of one of them, as in `raw`.
+    pub fn read(&self, topic: &str) -> Vec<Read> {
+        read_all_on(&self.brokers(), &self.name(topic), "read_committed")
+    }
+
+    /// The last value of each key of one of them, as in `sweeps`.
+    pub fn table(&self, topic: &str) -> BTreeMap<String, Vec<u8>> {
+        last_values(&self.read(topic))
+    }
+
+    /// A producer to them, as a foreign one would be: see [`producer`].
+    pub fn producer(&self) -> BaseProducer {
+        producer_on(&self.brokers())
+    }
+
+    /// What a group of theirs (as in `mapper`) has committed on one of them, by partition.
+    pub fn committed(&self, group: &str, topic: &str) -> BTreeMap<i32, i64> {
+        committed_on(&self.brokers(), &self.name(group), &self.name(topic), self.partitions)
     }
 
     pub fn name(&self, topic: &str) -> String {
@@ -81,7 +119,7 @@ impl TestTopics {
             // Collectors of equal name fence each other, whatever topics they write to.
             "instance_id": self.prefix,
             "kafka": {
-                "bootstrap_servers": server("KAFKA"),
+                "bootstrap_servers": self.brokers(),
                 "topics": {
                     "raw": self.name("raw"), "sweeps": self.name("sweeps"), "events": self.name("events"),
                     "state": self.name("state"), "dead_letters": self.name("dlq"), "health": self.name("health"),
@@ -90,6 +128,7 @@ impl TestTopics {
                 // A test that kills does not want to wait for a session to expire.
                 "properties": {"session.timeout.ms": 2000, "heartbeat.interval.ms": 200},
             },
+            "collector": {"group_id": self.name("collector")},
             "mapper": {"group_id": self.name("mapper"), "encoding": "json", "engines": 1},
             "admin": {"listen": "127.0.0.1:0"},
             "log": {"format": "json", "filter": "info,rollcall=debug"},
@@ -98,8 +137,12 @@ impl TestTopics {
 }
 
 fn client() -> ClientConfig {
+    client_on(&server("KAFKA"))
+}
+
+fn client_on(brokers: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", server("KAFKA"));
+    config.set("bootstrap.servers", brokers);
     config
 }
 
@@ -109,7 +152,11 @@ fn futures_executor<T>(future: impl Future<Output = T>) -> T {
 
 /// A producer of raw records, as a foreign one would be: JVM-compatible partitioner, no transactions.
 pub fn producer() -> BaseProducer {
-    let mut config = client();
+    producer_on(&server("KAFKA"))
+}
+
+fn producer_on(brokers: &str) -> BaseProducer {
+    let mut config = client_on(brokers);
     config.set("partitioner", "murmur2_random").set("linger.ms", "5").set("message.max.bytes", "5000000");
     config.set("queue.buffering.max.messages", "1000000");
     config.create().unwrap()
@@ -148,7 +195,11 @@ pub fn flush(producer: &BaseProducer) {
 
 /// Everything on a topic now, in the order of its partitions and offsets.
 pub fn read_all(topic: &str, isolation: &str) -> Vec<Read> {
-    let consumer: BaseConsumer = client()
+    read_all_on(&server("KAFKA"), topic, isolation)
+}
+
+fn read_all_on(brokers: &str, topic: &str, isolation: &str) -> Vec<Read> {
+    let consumer: BaseConsumer = client_on(brokers)
         .set("group.id", "test-reader")
         .set("enable.auto.commit", "false")
         .set("isolation.level", isolation)
@@ -193,8 +244,12 @@ pub fn read_committed(topic: &str) -> Vec<Read> {
 
 /// The last value of each key of a compacted topic.
 pub fn table(topic: &str) -> BTreeMap<String, Vec<u8>> {
+    last_values(&read_committed(topic))
+}
+
+fn last_values(records: &[Read]) -> BTreeMap<String, Vec<u8>> {
     let mut table = BTreeMap::new();
-    for record in read_committed(topic) {
+    for record in records {
         match &record.value {
             Some(value) => drop(table.insert(record.key().to_owned(), value.clone())),
             None => drop(table.remove(record.key())),
@@ -205,7 +260,11 @@ pub fn table(topic: &str) -> BTreeMap<String, Vec<u8>> {
 
 /// The group's committed offsets, by partition.
 pub fn committed(group: &str, topic: &str, partitions: i32) -> BTreeMap<i32, i64> {
-    let consumer: BaseConsumer = client().set("group.id", group).create().unwrap();
+    committed_on(&server("KAFKA"), group, topic, partitions)
+}
+
+fn committed_on(brokers: &str, group: &str, topic: &str, partitions: i32) -> BTreeMap<i32, i64> {
+    let consumer: BaseConsumer = client_on(brokers).set("group.id", group).create().unwrap();
     let mut list = TopicPartitionList::new();
     list.add_partition_range(topic, 0, partitions - 1);
     let offsets = consumer.committed_offsets(list, Duration::from_secs(10)).unwrap();

@@ -1,12 +1,14 @@
 //! The harness: the servers that `./dev test` starts, topics of a test's own, the program as a child process.
 
 pub mod cases;
+pub mod ec2;
 pub mod instances;
 pub mod kafka;
 pub mod mapper;
 pub mod process;
 pub mod python;
 pub mod schema;
+pub mod servers;
 pub mod stages;
 
 use std::time::{Duration, Instant};

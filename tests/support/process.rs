@@ -123,10 +123,13 @@ impl Stage {
 
     /// CPU time that it has used, user and system.
     pub fn cpu_seconds(&self) -> f64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
-        // After the command, which may have spaces; utime and stime, in hundredths of a second.
-        let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-        [11, 12].iter().map(|index| fields[*index].parse::<f64>().unwrap() / 100.0).sum()
+        cpu_seconds(self.child.id())
+    }
+
+    /// Its memory.
+    #[allow(dead_code)]
+    pub fn memory(&self) -> Memory {
+        memory(self.child.id())
     }
 
     /// SIGKILL.
@@ -137,8 +140,7 @@ impl Stage {
 
     /// Sends a signal by its name, as in `TERM`.
     pub fn signal(&self, name: &str) {
-        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().unwrap();
-        assert!(sent.success());
+        signal(self.child.id(), name);
     }
 
     /// Waits for the end.
@@ -158,6 +160,38 @@ impl Drop for Stage {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Sends a process a signal by its name, as in `TERM`.
+pub fn signal(pid: u32, name: &str) {
+    let sent = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status().unwrap();
+    assert!(sent.success());
+}
+
+/// CPU time that a process has used, user and system.
+pub fn cpu_seconds(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // After the command, which may have spaces; utime and stime, in hundredths of a second.
+    let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    [11, 12].iter().map(|index| fields[*index].parse::<f64>().unwrap() / 100.0).sum()
+}
+
+/// Memory of a process that is in RAM, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    pub now: u64,
+    /// The most that it ever was.
+    pub peak: u64,
+}
+
+/// The memory of a process, by Linux.
+pub fn memory(pid: u32) -> Memory {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let of = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no {name}"));
+        line.trim_end_matches("kB").trim().parse::<u64>().unwrap() * 1024
+    };
+    Memory { now: of("VmRSS:"), peak: of("VmHWM:") }
 }
 
 fn get(address: &str, path: &str) -> Option<String> {

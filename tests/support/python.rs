@@ -1,7 +1,7 @@
 //! The independent clients in `tests/clients`: other people's libraries, none of our code.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 
 use serde_json::Value;
 
@@ -12,10 +12,24 @@ use super::server;
 /// # Panics
 /// When it fails, with what it complained of.
 pub fn client(script: &str, arguments: &[&str]) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(script);
-    let output = Command::new(server("PYTHON")).arg(path).args(arguments).output().unwrap();
+    let output = run(script, arguments);
     assert!(output.status.success(), "{script} failed:\n{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// Runs a client that is refused; what it complained of.
+///
+/// # Panics
+/// When it succeeds.
+pub fn complaint(script: &str, arguments: &[&str]) -> String {
+    let output = run(script, arguments);
+    assert!(!output.status.success(), "{script} was to fail");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn run(script: &str, arguments: &[&str]) -> Output {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(script);
+    Command::new(server("PYTHON")).arg(path).args(arguments).output().unwrap()
 }
 
 /// The JSON lines that a client prints.

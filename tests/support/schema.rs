@@ -54,7 +54,10 @@ fn definition(schema: &Value) -> Option<&'static Value> {
     STRICT_SCHEMA["$defs"].get(name)
 }
 
-fn walk(path: &str, value: &Value, schema: &Value, see: &mut dyn FnMut(&str, &str, &str, Option<&Value>)) {
+/// Sees an attribute: the path of its object, its name, whether it is required, and its value.
+type See<'s> = dyn FnMut(&str, &str, &str, Option<&Value>) + 's;
+
+fn walk(path: &str, value: &Value, schema: &Value, see: &mut See<'_>) {
     for (name, attribute) in schema["properties"].as_object().unwrap() {
         let member = value.get(name);
         see(path, name, attribute["x-ocsf-requirement"].as_str().unwrap(), member);

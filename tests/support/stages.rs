@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::kafka::{TestTopics, committed, read_committed};
+use super::kafka::TestTopics;
 use super::process::Stage;
 use super::{python, server, wait_for};
 
@@ -19,12 +19,10 @@ pub fn map_all(topics: &TestTopics, config: &Value) {
 
 /// Waits until the mapper's group has committed what is on the raw topic now.
 pub fn wait_until_mapped(topics: &TestTopics) {
-    let raw = topics.name("raw");
     // Behind the last record, not at the partition's end: there may be the marker of the collector's transaction.
-    let ends: BTreeMap<_, _> =
-        read_committed(&raw).iter().map(|record| (record.partition, record.offset + 1)).collect();
+    let ends: BTreeMap<_, _> = topics.read("raw").iter().map(|record| (record.partition, record.offset + 1)).collect();
     wait_for("the mapper to reach the end", Duration::from_secs(60), || {
-        (committed(&topics.name("mapper"), &raw, topics.partitions) == ends).then_some(())
+        (topics.committed("mapper", "raw") == ends).then_some(())
     });
 }
 
@@ -41,7 +39,7 @@ pub struct Told {
 /// The events in the order of their partitions and offsets, decoded by the libraries of others: `read_events.py` with
 /// `arguments` that name the schemas.
 pub fn told(topics: &TestTopics, arguments: &[&str]) -> Vec<Told> {
-    let (topic, brokers) = (topics.name("events"), server("KAFKA"));
+    let (topic, brokers) = (topics.name("events"), topics.brokers());
     let common = ["--bootstrap", &brokers, "--topic", &topic];
     let lines = python::lines("read_events.py", &[&common, arguments].concat());
     let mut told: Vec<Told> = lines.into_iter().map(|line| serde_json::from_value(line).unwrap()).collect();

@@ -5,7 +5,8 @@
 //! as of botocore 1.44.5 (API version 2016-11-15), and no others: most members are text under their own name with a
 //! capital, and that is what becomes of any element that is not listed, be it known to the model or newer than it.
 
-use Shape::{Any, Boolean, Integer, List, Struct};
+use crate::record::canonical::Name;
+use Shape::{Any, Boolean, Integer, List, Stream, Struct};
 
 /// How an element is to be read.
 #[derive(Clone, Copy)]
@@ -18,6 +19,8 @@ pub(super) enum Shape {
     Integer,
     /// A list, also when it is empty; each child is an element of the given shape.
     List(&'static Shape),
+    /// The same, but objects among the items are handed out one by one as soon as they are read, and not kept.
+    Stream(&'static Shape),
     /// An object, also when it is empty, with these members and any that are not listed.
     Struct(&'static [Member]),
 }
@@ -34,30 +37,29 @@ pub(super) struct Member {
 impl Shape {
     /// What a child element of the given name is to a parent of this shape: the name of the member, or none if it is an
     /// item of a list; and the child's own shape.
-    pub(super) fn child(self, wire: &str) -> (Option<String>, Shape) {
+    pub(super) fn child(self, wire: &str) -> (Option<Name<'_>>, Shape) {
         let members = match self {
-            List(item) => return (None, *item),
+            List(item) | Stream(item) => return (None, *item),
             Struct(members) => members,
             Any | Boolean | Integer if wire == "item" => return (None, Any),
             Any | Boolean | Integer => &[],
         };
-        if let Some(member) = members.iter().find(|member| member.wire == wire) {
-            let name = member.renamed.map_or_else(|| capitalised(wire), str::to_owned);
+        if let Some(member) = members.iter().find(|member| member.is(wire)) {
+            let name = member.renamed.map_or_else(|| Name::capitalised(wire), Name::new);
             return (Some(name), member.shape);
         }
         // A `<state>`, should there ever be one, must not take the place of `<instanceState>`, whose name is `State`.
-        let name = capitalised(wire);
-        let is_taken = members.iter().any(|member| member.renamed == Some(&name));
-        (Some(if is_taken { wire.to_owned() } else { name }), Any)
+        let name = Name::capitalised(wire);
+        let is_taken = members.iter().any(|member| member.renamed.is_some_and(|renamed| name.is(renamed)));
+        (Some(if is_taken { Name::new(wire) } else { name }), Any)
     }
 }
 
-fn capitalised(wire: &str) -> String {
-    let mut name = wire.to_owned();
-    if let Some(first) = name.get_mut(..1) {
-        first.make_ascii_uppercase();
+impl Member {
+    fn is(&self, wire: &str) -> bool {
+        // Most comparisons end here, and this is where most of them are.
+        self.wire.len() == wire.len() && self.wire.as_bytes().first() == wire.as_bytes().first() && self.wire == wire
     }
-    name
 }
 
 /// A structure; each member is written `element: shape` or `element as Name: shape`.
@@ -73,9 +75,24 @@ macro_rules! structure {
     (@renamed $name:ident) => { Some(stringify!($name)) };
 }
 
-/// The root element.
-pub(super) const RESPONSE: Shape = structure! {
-    reservationSet as Reservations: List(&RESERVATION),
+/// The root element of DescribeInstances.
+pub(super) const INSTANCES_RESPONSE: Shape = structure! {
+    reservationSet as Reservations: Stream(&RESERVATION),
+};
+
+/// The root element of DescribeTags.
+pub(super) const TAGS_RESPONSE: Shape = structure! {
+    tagSet as Tags: List(&TEXTS),
+};
+
+/// The root element of DescribeImages.
+pub(super) const IMAGES_RESPONSE: Shape = structure! {
+    imagesSet as Images: List(&TEXTS),
+};
+
+/// The root element of DescribeRegions.
+pub(super) const REGIONS_RESPONSE: Shape = structure! {
+    regionInfo as Regions: List(&TEXTS),
 };
 
 const RESERVATION: Shape = structure! {

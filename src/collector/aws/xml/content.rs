@@ -2,20 +2,23 @@
 
 use std::borrow::Cow;
 
-use serde_json::map::Entry;
-use serde_json::{Map, Value};
-
 use crate::collector::aws::shape::Shape;
+use crate::record::canonical::{Members, Name, Node, sort_by_name};
 
 /// What was found between an opening tag and its closing one.
 #[derive(Default)]
 pub(super) struct Content<'b> {
     text: Cow<'b, str>,
-    items: Vec<Value>,
-    members: Map<String, Value>,
+    items: Vec<Node<'b>>,
+    members: Members<'b>,
 }
 
 impl<'b> Content<'b> {
+    /// Nothing but this text, so far.
+    pub(super) fn of(text: Cow<'b, str>) -> Self {
+        Self { text, ..Self::default() }
+    }
+
     pub(super) fn add_text(&mut self, text: Cow<'b, str>) {
         if self.has_children() && is_blank(&text) {
             return; // indentation
@@ -28,32 +31,29 @@ impl<'b> Content<'b> {
     }
 
     /// Adds a child: a member where it has a name, else an item.
-    pub(super) fn add_child(&mut self, name: Option<String>, value: Value) {
+    pub(super) fn add_child(&mut self, name: Option<Name<'b>>, value: Node<'b>) {
         if !self.has_children() && is_blank(&self.text) {
             self.text = Cow::Borrowed("");
         }
         match name {
-            Some(name) => add_member(&mut self.members, name, value),
+            Some(name) => {
+                if self.members.is_empty() {
+                    self.members.reserve(8);
+                }
+                self.members.push((name, value));
+            }
             None => self.items.push(value),
         }
     }
 
-    pub(super) fn into_value(self, shape: Shape) -> Value {
+    pub(super) fn into_value(self, shape: Shape) -> Node<'b> {
         match shape {
-            Shape::List(_) => self.into_list(),
-            Shape::Struct(_) => self.into_object(),
+            Shape::List(_) | Shape::Stream(_) => self.into_list(),
+            Shape::Struct(_) => Node::Object(self.into_members()),
             // Also where the model says that it is a number: what came is kept.
-            _ if !self.members.is_empty() => self.into_object(),
+            _ if !self.members.is_empty() => Node::Object(self.into_members()),
             _ if !self.items.is_empty() => self.into_list(),
-            Shape::Boolean => match self.text.parse::<bool>() {
-                Ok(flag) => Value::from(flag),
-                Err(_) => self.into_text(),
-            },
-            Shape::Integer => match self.text.parse::<i64>() {
-                Ok(number) => Value::from(number),
-                Err(_) => self.into_text(),
-            },
-            Shape::Any => self.into_text(),
+            _ => leaf(self.text, shape),
         }
     }
 
@@ -61,50 +61,64 @@ impl<'b> Content<'b> {
         !(self.members.is_empty() && self.items.is_empty())
     }
 
-    fn into_text(self) -> Value {
-        Value::String(self.text.into_owned())
-    }
-
     // EC2 puts no text beside elements. Should it ever, that is kept, too.
 
-    fn into_list(mut self) -> Value {
+    fn into_list(mut self) -> Node<'b> {
         if !is_blank(&self.text) {
-            self.items.push(Value::String(self.text.into_owned()));
+            self.items.push(Node::Text(self.text));
         }
-        Value::Array(self.items)
+        Node::List(self.items)
     }
 
-    fn into_object(mut self) -> Value {
-        for item in self.items {
-            add_member(&mut self.members, "Item".to_owned(), item);
-        }
+    fn into_members(mut self) -> Members<'b> {
+        self.members.extend(self.items.into_iter().map(|item| (Name::new("Item"), item)));
         if !is_blank(&self.text) {
-            let text = Value::String(self.text.into_owned());
-            add_member(&mut self.members, "#text".to_owned(), text);
+            self.members.push((Name::new("#text"), Node::Text(self.text)));
         }
-        Value::Object(self.members)
+        merged(self.members)
+    }
+}
+
+/// The value of an element without children.
+pub(super) fn leaf<'b>(text: Cow<'b, str>, shape: Shape) -> Node<'b> {
+    match shape {
+        Shape::Boolean => text.parse().map_or(Node::Text(text), Node::Bool),
+        Shape::Integer => match text.parse::<i64>() {
+            Ok(number) => Node::Number(number.into()),
+            Err(_) => Node::Text(text),
+        },
+        Shape::Any => Node::Text(text),
+        Shape::List(_) | Shape::Stream(_) | Shape::Struct(_) => Content::of(text).into_value(shape),
     }
 }
 
 /// Members of one name become a list, so that none gets lost. It is flat, for else its form would depend on the order
 /// in which they come.
-fn add_member(members: &mut Map<String, Value>, name: String, value: Value) {
-    match members.entry(name) {
-        Entry::Vacant(place) => {
-            place.insert(value);
-        }
-        Entry::Occupied(mut place) => {
-            let mut values = as_list(place.get_mut().take());
-            values.append(&mut as_list(value));
-            place.insert(Value::Array(values));
+fn merged(mut members: Members<'_>) -> Members<'_> {
+    sort_by_name(&mut members);
+    if members.is_sorted_by(|(a, _), (b, _)| a != b) {
+        return members;
+    }
+    let mut merged: Members<'_> = Vec::with_capacity(members.len());
+    for (name, value) in members {
+        match merged.last_mut() {
+            Some((last, values)) if *last == name => append(values, value),
+            _ => merged.push((name, value)),
         }
     }
+    merged
 }
 
-fn as_list(value: Value) -> Vec<Value> {
-    match value {
-        Value::Array(values) => values,
+fn append<'b>(values: &mut Node<'b>, more: Node<'b>) {
+    let list = match std::mem::replace(values, Node::Null) {
+        Node::List(list) => list,
         value => vec![value],
+    };
+    *values = Node::List(list);
+    let Node::List(list) = values else { return };
+    match more {
+        Node::List(mut more) => list.append(&mut more),
+        value => list.push(value),
     }
 }
 

@@ -8,41 +8,47 @@ use std::borrow::Cow;
 use quick_xml::Reader;
 use quick_xml::escape::{EscapeError, resolve_xml_entity};
 use quick_xml::events::{BytesRef, BytesStart, Event};
-use serde_json::{Map, Value};
 
-use super::content::{Content, is_blank};
-use super::{DecodeError, MAX_DEPTH, ROOT};
-use crate::collector::aws::shape::{self, Shape};
+use super::content::{Content, is_blank, leaf};
+use super::{DecodeError, MAX_DEPTH};
+use crate::collector::aws::shape::Shape;
+use crate::record::canonical::{Members, Node};
 
 /// Reads elements into JSON values as they come, without a tree of the document in between.
-pub(super) struct Decoder<'b> {
+pub(super) struct Decoder<'b, 's> {
     reader: Reader<&'b [u8]>,
+    /// What the reader reads, as far as it is text. It tells by itself where that ends.
+    text: &'b str,
+    /// Where the objects of a [`Shape::Stream`] go.
+    sink: &'s mut dyn FnMut(Members<'b>),
     body_length: usize,
     /// The length of the byte order mark, which the reader does not see and hence not count.
     mark_length: u64,
 }
 
-impl<'b> Decoder<'b> {
-    pub(super) fn new(body: &'b [u8]) -> Self {
-        let text = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
+impl<'b, 's> Decoder<'b, 's> {
+    pub(super) fn new(body: &'b [u8], sink: &'s mut dyn FnMut(Members<'b>)) -> Self {
+        let bytes = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
         Self {
-            reader: Reader::from_reader(text),
+            reader: Reader::from_reader(bytes),
+            text: valid_start(bytes),
+            sink,
             body_length: body.len(),
-            mark_length: (body.len() - text.len()) as u64,
+            mark_length: (body.len() - bytes.len()) as u64,
         }
     }
 
-    /// The members of the root element, which has to be the right one and the only one.
-    pub(super) fn response(mut self) -> Result<Map<String, Value>, DecodeError> {
+    /// The members of the root element, which has to be the one that is expected and the only one.
+    pub(super) fn response(mut self, expected: &'static str, shape: Shape) -> Result<Members<'b>, DecodeError> {
         let Some(root) = self.tag_outside_root()? else {
             return Err(DecodeError::Empty { length: self.body_length });
         };
-        if root.name() != ROOT {
-            return Err(DecodeError::OtherRoot { found: root.name().to_owned(), at: self.position() });
+        if root.name != expected {
+            return Err(DecodeError::OtherRoot { expected, found: root.name.to_owned(), at: self.position() });
         }
-        let response = self.element(&root, shape::RESPONSE, 1)?;
+        let response = self.element(&root, shape, 1)?;
         match (response, self.tag_outside_root()?) {
-            (Value::Object(response), None) => Ok(response),
+            (Node::Object(response), None) => Ok(response),
             _ => Err(self.outside_root()),
         }
     }
@@ -51,8 +57,8 @@ impl<'b> Decoder<'b> {
     fn tag_outside_root(&mut self) -> Result<Option<Tag<'b>>, DecodeError> {
         loop {
             match self.event()? {
-                Event::Start(tag) => return Ok(Some(Tag::opening(tag))),
-                Event::Empty(tag) => return Ok(Some(Tag::empty(tag))),
+                Event::Start(tag) => return Ok(Some(self.tag(&tag, false))),
+                Event::Empty(tag) => return Ok(Some(self.tag(&tag, true))),
                 Event::Eof => return Ok(None),
                 Event::Text(text) if is_blank(&text) => {}
                 Event::Text(_) | Event::CData(_) | Event::GeneralRef(_) | Event::End(_) => {
@@ -64,35 +70,59 @@ impl<'b> Decoder<'b> {
     }
 
     /// The value of an element whose opening tag was just read.
-    fn element(&mut self, tag: &Tag<'b>, shape: Shape, depth: usize) -> Result<Value, DecodeError> {
+    fn element(&mut self, tag: &Tag<'b>, shape: Shape, depth: usize) -> Result<Node<'b>, DecodeError> {
         if depth > MAX_DEPTH {
             return Err(DecodeError::TooDeep { at: self.position() });
         }
-        let content = if tag.is_empty { Content::default() } else { self.content(tag, shape, depth)? };
+        if tag.is_empty {
+            return Ok(leaf(Cow::Borrowed(""), shape));
+        }
+        // Most elements are a text and nothing else.
+        let (text, next) = match self.event()? {
+            Event::Text(text) => (text.xml10_content(), self.event()?),
+            next => (Cow::Borrowed(""), next),
+        };
+        if let Event::End(_) = next {
+            return Ok(leaf(text, shape));
+        }
+        let mut content = Content::of(text);
+        self.content(next, &mut content, tag, shape, depth)?;
         Ok(content.into_value(shape))
     }
 
-    /// Reads up to the closing tag, and its children on the way.
-    fn content(&mut self, parent: &Tag<'b>, shape: Shape, depth: usize) -> Result<Content<'b>, DecodeError> {
-        let mut content = Content::default();
+    /// Reads up to the closing tag, and the children on the way.
+    fn content(
+        &mut self,
+        first: Event<'b>,
+        content: &mut Content<'b>,
+        parent: &Tag<'b>,
+        shape: Shape,
+        depth: usize,
+    ) -> Result<(), DecodeError> {
+        let mut next = first;
         loop {
-            let child = match self.event()? {
-                Event::Start(tag) => Tag::opening(tag),
-                Event::Empty(tag) => Tag::empty(tag),
-                Event::End(_) => return Ok(content),
+            let child = match next {
+                Event::Start(tag) => Some(self.tag(&tag, false)),
+                Event::Empty(tag) => Some(self.tag(&tag, true)),
+                Event::End(_) => return Ok(()),
                 Event::Eof => {
-                    return Err(DecodeError::Truncated { at: self.position(), element: parent.name().to_owned() });
+                    return Err(DecodeError::Truncated { at: self.position(), element: parent.name.to_owned() });
                 }
                 other => {
                     if let Some(text) = self.text(other)? {
                         content.add_text(text);
                     }
-                    continue;
+                    None
                 }
             };
-            let (name, child_shape) = shape.child(child.name());
-            let value = self.element(&child, child_shape, depth + 1)?;
-            content.add_child(name, value);
+            if let Some(child) = child {
+                let (name, child_shape) = shape.child(child.name);
+                match (shape, self.element(&child, child_shape, depth + 1)?) {
+                    (Shape::Stream(_), Node::Object(members)) => (self.sink)(members),
+                    (_, value) => content.add_child(name, value),
+                }
+            }
+            next = self.event()?;
         }
     }
 
@@ -120,6 +150,19 @@ impl<'b> Decoder<'b> {
         Err(malformed(unknown.into()))
     }
 
+    /// The tag that the reader has just passed. Its name is taken from the body, since the event does not lend it for
+    /// long enough.
+    fn tag(&self, tag: &BytesStart<'b>, is_empty: bool) -> Tag<'b> {
+        let end = usize::try_from(self.reader.buffer_position()).unwrap_or(usize::MAX);
+        let closing = if is_empty { "/>".len() } else { ">".len() };
+        let qualified = tag.name().into_inner();
+        let start = end.checked_sub(closing + tag.len());
+        let name = start.and_then(|start| self.text.get(start..start + qualified.len())).unwrap_or_default();
+        debug_assert_eq!(name, qualified);
+        let local = name.bytes().position(|byte| byte == b':').map_or(0, |colon| colon + 1);
+        Tag { name: &name[local..], is_empty }
+    }
+
     fn event(&mut self) -> Result<Event<'b>, DecodeError> {
         self.reader
             .read_event()
@@ -135,24 +178,18 @@ impl<'b> Decoder<'b> {
     }
 }
 
-/// An opening tag.
-struct Tag<'b> {
-    tag: BytesStart<'b>,
-    /// Whether it is its own closing tag: `<tagSet/>`.
-    is_empty: bool,
+/// What precedes the first byte that is not UTF-8.
+fn valid_start(bytes: &[u8]) -> &str {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => std::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default(),
+    }
 }
 
-impl<'b> Tag<'b> {
-    fn opening(tag: BytesStart<'b>) -> Self {
-        Self { tag, is_empty: false }
-    }
-
-    fn empty(tag: BytesStart<'b>) -> Self {
-        Self { tag, is_empty: true }
-    }
-
+/// An opening tag.
+struct Tag<'b> {
     /// The name, without a namespace prefix.
-    fn name(&self) -> &str {
-        self.tag.local_name().into_inner()
-    }
+    name: &'b str,
+    /// Whether it is its own closing tag: `<tagSet/>`.
+    is_empty: bool,
 }

@@ -238,6 +238,51 @@ fn a_page_may_be_empty() {
 }
 
 #[test]
+fn raw_records_are_those_that_the_members_give() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/describe-instances");
+    for name in ["every-member", "empty-strings", "empty-structures", "empty-lists", "reservations", "terminated"] {
+        let body = fs::read(directory.join(name).with_extension("xml")).expect("a body");
+        let raw = decode_raw(&body).expect("a page").instances.into_iter().map(|instance| instance.json);
+        let members = decode(&body).expect("a page").instances.into_iter().map(crate::record::canonical::to_bytes);
+        assert!(raw.eq(members), "{name}");
+    }
+}
+
+#[test]
+fn a_reservation_set_in_two_parts_is_one() {
+    let part = |id: &str| {
+        let instance = format!("<item><instanceId>{id}</instanceId></item>");
+        format!("<reservationSet>{}</reservationSet>", reservation(&instance))
+    };
+    let body = format!("<{ROOT}>{}{}</{ROOT}>", part("i-1"), part("i-2"));
+    assert_eq!(instances(&body), json!([{"InstanceId": "i-1"}, {"InstanceId": "i-2"}]));
+}
+
+#[test]
+fn tags_have_the_id_of_what_they_are_on() {
+    let body = "<DescribeTagsResponse><tagSet><item><resourceId>i-1</resourceId><key>a</key><value/></item></tagSet>\
+                <nextToken>t</nextToken></DescribeTagsResponse>";
+    let page = decode_tags(body.as_bytes()).expect("a page");
+    assert_eq!(json!(page.tags), json!([["i-1", {"Key": "a", "Value": ""}]]));
+    assert_eq!(page.next_token.as_deref(), Some("t"));
+    let none = decode_tags(b"<DescribeTagsResponse/>").expect_err("no answer is not an empty answer");
+    assert_eq!(none.to_string(), "no <tagSet> in the response");
+}
+
+#[test]
+fn images_and_regions_are_lists_too() {
+    let body = "<DescribeImagesResponse><imagesSet><item><imageId>ami-1</imageId><imageOwnerId>9</imageOwnerId><name/>\
+                <imageState>available</imageState></item></imagesSet></DescribeImagesResponse>";
+    let images = decode_images(body.as_bytes()).expect("images");
+    assert_eq!(json!(images), json!([{"ImageId": "ami-1", "OwnerId": "9"}]));
+    let body = "<DescribeRegionsResponse><regionInfo><item><regionName>eu-west-1</regionName>\
+                <optInStatus>opted-in</optInStatus></item></regionInfo></DescribeRegionsResponse>";
+    let regions = decode_regions(body.as_bytes()).expect("regions");
+    assert_eq!(json!(regions), json!([{"RegionName": "eu-west-1", "OptInStatus": "opted-in"}]));
+    assert!(decode_regions(&body.as_bytes()[..body.len() - 1]).is_err());
+}
+
+#[test]
 fn size_is_no_obstacle() {
     // Each of these would take minutes if the time grew with the square of the size.
     const MANY: usize = 200_000;
@@ -245,6 +290,8 @@ fn size_is_no_obstacle() {
     assert_eq!(decoded["New"].as_array().map(Vec::len), Some(MANY));
     let decoded = instance(&format!("<new>{}</new>", "&lt;<!-- -->".repeat(MANY)));
     assert_eq!(decoded["New"].as_str().map(str::len), Some(MANY));
+    let names: String = (0..MANY).map(|number| format!("<new{number}>x</new{number}>")).collect();
+    assert_eq!(instance(&names).as_object().map(serde_json::Map::len), Some(MANY));
     let decoded = instance(&format!("<tagSet>{}</tagSet>", "\n<item/>".repeat(MANY)));
     assert_eq!(decoded["Tags"].as_array().map(Vec::len), Some(MANY));
 }

@@ -1,0 +1,257 @@
+//! What follows from an error of the SDK: a [`Fault`], and what the next attempt has to know of it.
+//!
+//! Errors are told apart by AWS's code, and where there is none by how far the call came.
+
+use std::error::Error;
+use std::time::Duration;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_sts::operation::assume_role::AssumeRoleError;
+use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIdentityError;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use chrono::{DateTime, Utc};
+
+use crate::collector::fault::{Fault, FaultKind};
+use FaultKind::{AccountRetired, Clock, Credentials, Denied, InvalidRequest, RegionDisabled, Throttled, Unavailable};
+
+#[cfg(test)]
+mod tests;
+
+/// The codes that mean something here. They are also the only ones that metrics have as labels.
+const CODES: [(&str, FaultKind); 55] = [
+    ("AccessDenied", Denied),
+    ("AccessDeniedException", Denied),
+    ("UnauthorizedOperation", Denied),
+    ("AuthFailure", Credentials),
+    ("ExpiredToken", Credentials),
+    ("ExpiredTokenException", Credentials),
+    ("IDPRejectedClaim", Credentials),
+    ("IncompleteSignature", Credentials),
+    ("InvalidClientTokenId", Credentials),
+    ("InvalidIdentityToken", Credentials),
+    ("InvalidSignatureException", Credentials),
+    ("MissingAuthenticationToken", Credentials),
+    ("RequestExpired", Credentials),
+    ("SignatureDoesNotMatch", Credentials),
+    ("UnrecognizedClientException", Credentials),
+    ("RequestTimeTooSkewed", Clock),
+    ("RegionDisabledException", RegionDisabled),
+    ("AWSOrganizationsNotInUseException", AccountRetired),
+    ("Blocked", AccountRetired),
+    ("OptInRequired", AccountRetired),
+    ("PendingVerification", AccountRetired),
+    ("SubscriptionRequiredException", AccountRetired),
+    ("BandwidthLimitExceeded", Throttled),
+    ("EC2ThrottledException", Throttled),
+    ("LimitExceededException", Throttled),
+    ("PriorRequestNotComplete", Throttled),
+    ("ProvisionedThroughputExceededException", Throttled),
+    ("RequestLimitExceeded", Throttled),
+    ("RequestThrottled", Throttled),
+    ("RequestThrottledException", Throttled),
+    ("SlowDown", Throttled),
+    ("ThrottledException", Throttled),
+    ("Throttling", Throttled),
+    ("ThrottlingException", Throttled),
+    ("TooManyRequestsException", Throttled),
+    ("TransactionInProgressException", Throttled),
+    ("IDPCommunicationError", Unavailable),
+    ("InternalError", Unavailable),
+    ("InternalFailure", Unavailable),
+    ("InternalServerError", Unavailable),
+    ("RequestTimeout", Unavailable),
+    ("RequestTimeoutException", Unavailable),
+    ("ServerInternal", Unavailable),
+    ("ServiceUnavailable", Unavailable),
+    ("ServiceUnavailableException", Unavailable),
+    ("Unavailable", Unavailable),
+    ("DryRunOperation", InvalidRequest),
+    ("InvalidAction", InvalidRequest),
+    ("InvalidInstanceID.Malformed", InvalidRequest),
+    ("InvalidInstanceID.NotFound", InvalidRequest),
+    ("InvalidParameter", InvalidRequest),
+    ("InvalidParameterCombination", InvalidRequest),
+    ("InvalidParameterValue", InvalidRequest),
+    ("UnknownParameter", InvalidRequest),
+    ("ValidationError", InvalidRequest),
+];
+
+/// Codes of credentials that were good once.
+const AGED: [&str; 3] = ["ExpiredToken", "ExpiredTokenException", "RequestExpired"];
+/// Codes that a region gives which is not enabled for the account, to credentials that are good elsewhere.
+const REGIONAL: [&str; 3] = ["AuthFailure", "InvalidClientTokenId", "UnrecognizedClientException"];
+
+/// Bytes of a message that are kept.
+const LONGEST_MESSAGE: usize = 1000;
+
+/// An attempt that failed.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Failure {
+    pub fault: Fault,
+    /// AWS's code, where an answer came that has one.
+    pub code: Option<String>,
+    /// How long AWS asks to wait.
+    pub retry_after: Option<Duration>,
+    /// AWS's own clock.
+    pub date: Option<DateTime<Utc>>,
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        Self { fault, code: None, retry_after: None, date: None }
+    }
+}
+
+impl Failure {
+    /// Of an operation of the SDK called `call`.
+    pub(super) fn of<E>(call: &str, error: &SdkError<E, HttpResponse>) -> Self
+    where
+        E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+    {
+        let meta = ProvideErrorMetadata::meta(error);
+        let response = error.raw_response();
+        let header = |name| response.and_then(|response| response.headers().get(name));
+        let status = response.map(|response| response.status());
+        let code = meta.code().map(str::to_owned);
+        let kind = match (error, &code) {
+            (SdkError::ServiceError(_), Some(code)) => kind_of_code(code, status.map(|status| status.as_u16())),
+            // A body that the SDK could not read.
+            (SdkError::ServiceError(_), None) => match status {
+                Some(status) if status.is_success() => FaultKind::Unreadable,
+                Some(status) => kind_of_status(status.as_u16()),
+                None => Unavailable,
+            },
+            (SdkError::ResponseError(_), _) => FaultKind::Unreadable,
+            (SdkError::TimeoutError(_), _) => Unavailable,
+            (SdkError::DispatchFailure(failure), _) if failure.is_io() || failure.is_timeout() => Unavailable,
+            // The request was never sent: most often because there are no credentials to sign it with.
+            _ => kind_of_credentials(error),
+        };
+        let request_id = meta.extra("aws_request_id").or_else(|| header("x-amzn-requestid"));
+        let mut message = match (error, &code) {
+            (_, Some(code)) => format!("{call}: {code}: {}", meta.message().unwrap_or("no message")),
+            (SdkError::ServiceError(_), None) if kind != FaultKind::Unreadable => {
+                format!("{call}: no code in the answer")
+            }
+            _ => format!("{call}: {}", in_words(error)),
+        };
+        // A refusal may come with kilobytes of encoded policy.
+        message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
+        if let (None, Some(status)) = (&code, status) {
+            message.push_str(&format!(" (HTTP status {})", status.as_u16()));
+        }
+        if let Some(id) = request_id {
+            message.push_str(&format!(" (request {id})"));
+        }
+        let number = |name| header(name)?.trim().parse::<u64>().ok();
+        let retry_after =
+            number("x-amz-retry-after").map(Duration::from_millis).or(number("retry-after").map(Duration::from_secs));
+        Self {
+            fault: Fault::new(kind, message),
+            code,
+            retry_after,
+            date: header("date").and_then(|date| DateTime::parse_from_rfc2822(date).ok()).map(|date| date.to_utc()),
+        }
+    }
+
+    /// Whether new credentials may help.
+    pub(super) fn is_aged(&self) -> bool {
+        self.code.as_deref().is_some_and(|code| AGED.contains(&code))
+    }
+
+    /// Whether it may only be that the region is not enabled.
+    pub(super) fn may_be_regional(&self) -> bool {
+        self.code.as_deref().is_some_and(|code| REGIONAL.contains(&code))
+    }
+
+    /// Whether the request was refused for this parameter.
+    pub(super) fn refuses(&self, parameter: &str) -> bool {
+        self.fault.kind == InvalidRequest && self.fault.message.contains(parameter)
+    }
+
+    /// The code as a label: one of a fixed list.
+    pub(super) fn label(&self) -> &'static str {
+        match &self.code {
+            Some(code) => CODES.iter().find(|(known, _)| known == code).map_or("other", |(known, _)| known),
+            None => self.fault.kind.name(),
+        }
+    }
+}
+
+/// What follows from an error of an operation called `call`.
+pub(super) fn classify<E>(call: &str, error: SdkError<E, HttpResponse>) -> Fault
+where
+    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+{
+    Failure::of(call, &error).fault
+}
+
+fn kind_of_code(code: &str, status: Option<u16>) -> FaultKind {
+    let known = CODES.iter().find(|(known, _)| *known == code).map(|(_, kind)| *kind);
+    known.unwrap_or_else(|| match status {
+        _ if code.starts_with("Throttling") => Throttled,
+        _ if code.starts_with("InvalidParameter") => InvalidRequest,
+        Some(status) => kind_of_status(status),
+        None => Unavailable,
+    })
+}
+
+fn kind_of_status(status: u16) -> FaultKind {
+    match status {
+        401 | 403 => Denied,
+        408 => Unavailable,
+        429 => Throttled,
+        400..=499 => InvalidRequest,
+        _ => Unavailable,
+    }
+}
+
+/// Of a request that was not sent: what the chain of its causes says of the credentials.
+fn kind_of_credentials(error: &(dyn Error + 'static)) -> FaultKind {
+    let mut kind = Credentials;
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(CredentialsError::ProviderTimedOut(_)) = error.downcast_ref() {
+            kind = Unavailable;
+        }
+        if let Some(error) = error.downcast_ref::<SdkError<AssumeRoleError, HttpResponse>>() {
+            kind = kind_of_assuming(error);
+        }
+        if let Some(error) = error.downcast_ref::<SdkError<AssumeRoleWithWebIdentityError, HttpResponse>>() {
+            kind = kind_of_assuming(error);
+        }
+        // What the sessions say of keys that could not be renewed.
+        if let Some(fault) = error.downcast_ref::<Fault>() {
+            kind = fault.kind;
+        }
+        cause = error.source();
+    }
+    kind
+}
+
+/// Why a role could not be assumed. One who may not assume it has no credentials for it.
+fn kind_of_assuming<E>(error: &SdkError<E, HttpResponse>) -> FaultKind
+where
+    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+{
+    match Failure::of("AssumeRole", error).fault.kind {
+        Denied | InvalidRequest => Credentials,
+        kind => kind,
+    }
+}
+
+/// The error and its causes, each once. The SDK's own display adds the debug form of the response, headers and all.
+fn in_words(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.ends_with(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text
+}

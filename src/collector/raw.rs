@@ -1,0 +1,102 @@
+//! From what a source lists to raw records.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde_json::{Map, Value};
+
+use super::ledger::InstanceState;
+use super::publisher::{Destination, Headers, Outgoing};
+use super::source::Scope;
+use crate::record::{self, canonical};
+
+/// What the headers of a source's records say beside the scope.
+#[derive(Debug, Clone, Default)]
+pub struct Labels {
+    /// Header `source-category`.
+    pub category: Option<String>,
+    /// Headers `field.<name>`.
+    pub fields: Vec<(String, String)>,
+}
+
+/// What the memory keeps of an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observation {
+    /// Its ID.
+    pub id: String,
+    /// `State.Name`.
+    pub state: InstanceState,
+    /// Whether it shows tags.
+    pub tagged: bool,
+}
+
+impl Observation {
+    /// Of an instance; `None` where it has no ID.
+    pub fn of(instance: &Value) -> Option<Self> {
+        let id = instance.get("InstanceId")?.as_str().filter(|id| !id.is_empty())?.to_owned();
+        let state = InstanceState::from_name(instance["State"]["Name"].as_str());
+        let tagged = instance["Tags"].as_array().is_some_and(|tags| !tags.is_empty());
+        Some(Self { id, state, tagged })
+    }
+}
+
+/// The headers of the records of one observation.
+pub fn headers(scope: &Scope, sweep_id: &str, labels: &Labels, observed_at: DateTime<Utc>) -> Headers {
+    let mut headers = vec![
+        (record::SCHEMA.to_owned(), record::SCHEMA_VERSION.to_owned()),
+        (record::OBSERVED_AT.to_owned(), time(observed_at)),
+        (record::SWEEP_ID.to_owned(), sweep_id.to_owned()),
+        (record::SOURCE.to_owned(), scope.source.clone()),
+    ];
+    let optional = [
+        (record::SOURCE_CATEGORY, labels.category.as_deref()),
+        (record::AWS_ACCOUNT, scope.account.as_deref()),
+        (record::AWS_REGION, scope.region.as_deref()),
+        (record::AWS_PARTITION, scope.region.as_deref().map(record::aws_partition_of)),
+    ];
+    headers.extend(optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))));
+    headers
+        .extend(labels.fields.iter().map(|(name, value)| (format!("{}{name}", record::FIELD_PREFIX), value.clone())));
+    headers.into_iter().map(|(name, value)| (name, Some(value.into_bytes()))).collect()
+}
+
+/// The raw record of an instance.
+pub fn instance(id: &str, instance: Map<String, Value>, headers: &Headers) -> Outgoing {
+    Outgoing {
+        destination: Destination::Raw,
+        key: Some(id.to_owned()),
+        value: Some(canonical::to_bytes(instance)),
+        headers: Arc::clone(headers),
+    }
+}
+
+/// What has no ID has no place on the raw topic, and goes to the dead letters.
+pub fn no_instance(value: &Value, headers: &Headers) -> Outgoing {
+    let more = [
+        ("error-kind", "no-instance-id".to_owned()),
+        ("error", "the source listed something without an InstanceId".to_owned()),
+        ("failed-at", time(Utc::now())),
+    ];
+    Outgoing {
+        destination: Destination::DeadLetters,
+        key: None,
+        value: Some(value.to_string().into_bytes()),
+        headers: with(headers, more),
+    }
+}
+
+/// The instance is gone: a tombstone.
+pub fn tombstone(id: &str, reason: &str, last_seen: Option<DateTime<Utc>>, headers: &Headers) -> Outgoing {
+    let mut more = vec![(record::REASON, reason.to_owned())];
+    more.extend(last_seen.map(|at| (record::LAST_SEEN, time(at))));
+    Outgoing { destination: Destination::Raw, key: Some(id.to_owned()), value: None, headers: with(headers, more) }
+}
+
+fn with(headers: &Headers, more: impl IntoIterator<Item = (&'static str, String)>) -> Headers {
+    let more = more.into_iter().map(|(name, value)| (name.to_owned(), Some(value.into_bytes())));
+    headers.iter().cloned().chain(more).collect()
+}
+
+fn time(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Millis, true)
+}

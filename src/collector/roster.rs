@@ -1,0 +1,332 @@
+//! Who sweeps what: brings together the scopes that the sources name and the partitions that the group has given us.
+//!
+//! A scope that is named and lies on a partition of ours has a task. When the partition goes, or the name, the task ends
+//! between two steps. A scope that is remembered and no longer named is out of scope: nothing of it is removed. But "not
+//! told" is not "not named": where a source could not be asked, everything stays as it is.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::fault::{Class, Fault, FaultKind};
+use super::health::State;
+use super::ledger::{Acceptance, Change, Ledger};
+use super::publisher::{Lease, Ownership};
+use super::scope::{ScopeTask, Shared, SourceTask};
+use super::source::{Discovery, Scope};
+use super::sweep::memory;
+use super::{Outcome, Repeat};
+use crate::record::partition_for;
+
+/// What readiness waits for.
+pub const READINESS: &str = "collector";
+/// How often the scopes of a source are asked for.
+const DISCOVER_EVERY: Duration = Duration::from_secs(3600);
+/// How soon again, where they could not be found out: what needs somebody is probed once a minute.
+const DISCOVER_AGAIN: Duration = Duration::from_secs(60);
+/// Shortest wait where AWS may answer the next moment.
+const DISCOVER_SOON: Duration = Duration::from_secs(2);
+
+/// A partition that is ours, with the ledgers of the scopes that no task has.
+struct Leased {
+    lease: Lease,
+    at_rest: HashMap<String, Ledger>,
+}
+
+/// A task of a scope.
+struct Running {
+    lease: Lease,
+    acceptances: mpsc::UnboundedSender<Option<Acceptance>>,
+    stop: CancellationToken,
+}
+
+/// A task that ended: whose it was, and what it leaves.
+struct Ended {
+    scope: Scope,
+    lease: Lease,
+    ledger: Ledger,
+    outcome: Outcome,
+}
+
+/// Who sweeps what.
+pub struct Roster {
+    sources: Vec<Arc<SourceTask>>,
+    discovered: BTreeMap<String, Discovery>,
+    leased: BTreeMap<i32, Leased>,
+    running: BTreeMap<String, Running>,
+    /// Scopes that were swept as often as wanted.
+    done: BTreeSet<String>,
+    /// Whether the group has told what is ours.
+    settled: bool,
+    /// Overlaps that were told.
+    overlaps: BTreeSet<String>,
+    sweep_partitions: i32,
+    shared: Shared,
+    stop: CancellationToken,
+    tasks: JoinSet<Ended>,
+    outcome: Outcome,
+}
+
+impl Roster {
+    /// A roster of `sources`, before anything is known.
+    pub fn new(sources: Vec<SourceTask>, sweep_partitions: i32, shared: Shared, stop: CancellationToken) -> Self {
+        Self {
+            sources: sources.into_iter().map(Arc::new).collect(),
+            discovered: BTreeMap::new(),
+            leased: BTreeMap::new(),
+            running: BTreeMap::new(),
+            done: BTreeSet::new(),
+            settled: false,
+            overlaps: BTreeSet::new(),
+            sweep_partitions,
+            shared,
+            stop,
+            tasks: JoinSet::new(),
+            outcome: Outcome::default(),
+        }
+    }
+
+    /// Sweeps what is ours, until stopped or done.
+    pub async fn run(mut self, mut ownership: mpsc::UnboundedReceiver<Ownership>) -> Outcome {
+        let (tell, mut discoveries) = mpsc::channel(1);
+        let mut asking = JoinSet::new();
+        for source in &self.sources {
+            self.shared.health.reached(&source.config.name, State::Initialized);
+            asking.spawn(discover(source.clone(), tell.clone()));
+        }
+        while !self.is_done() {
+            tokio::select! {
+                () = self.stop.cancelled() => break,
+                news = ownership.recv() => match news {
+                    Some(news) => self.follow(news),
+                    None => break,
+                },
+                Some((source, discovery)) = discoveries.recv() => self.learn(source, discovery),
+                Some(ended) = self.tasks.join_next() => self.take_back(ended),
+            }
+            self.settle();
+        }
+        asking.shutdown().await;
+        for source in &self.sources {
+            self.shared.health.reached(&source.config.name, State::Stopping);
+        }
+        for running in self.running.values() {
+            running.stop.cancel();
+        }
+        while let Some(ended) = self.tasks.join_next().await {
+            self.take_back(ended);
+        }
+        self.outcome
+    }
+
+    fn is_done(&self) -> bool {
+        let is_asked = |source: &Arc<SourceTask>| self.discovered.contains_key(&source.config.name);
+        self.shared.repeat != Repeat::Forever
+            && self.settled
+            && self.running.is_empty()
+            && self.sources.iter().all(is_asked)
+    }
+
+    // === News ===
+
+    fn follow(&mut self, news: Ownership) {
+        match news {
+            Ownership::Gained { lease, ledgers } => {
+                self.leased.insert(lease.partition, Leased { lease, at_rest: ledgers });
+            }
+            Ownership::Lost(lease) => {
+                self.leased.retain(|_, leased| leased.lease != lease);
+                for running in self.running.values().filter(|running| running.lease == lease) {
+                    running.stop.cancel();
+                }
+            }
+            Ownership::Settled => {
+                self.settled = true;
+                self.shared.readiness.ready(READINESS);
+            }
+            Ownership::Acceptance { scope, acceptance } => {
+                if let Some(running) = self.running.get(&scope) {
+                    let _ = running.acceptances.send(acceptance);
+                } else if let Some(leased) = self.leased.get_mut(&self.partition_of(&scope)) {
+                    leased.at_rest.entry(scope).or_default().acceptance = acceptance;
+                }
+            }
+        }
+    }
+
+    fn learn(&mut self, source: String, discovery: Discovery) {
+        for unknown in &discovery.unknown {
+            let (account, error) = (unknown.account.as_deref().unwrap_or("-"), &unknown.fault);
+            let (class, kind) = (error.class().name(), error.kind.name());
+            tracing::warn!(source, account, class, kind, %error, "scopes of a source are not known");
+        }
+        match discovery.unknown.first() {
+            // Others of its accounts are swept: those speak for the source.
+            Some(unknown) if discovery.scopes.is_empty() => self.shared.health.source_failed(&source, &unknown.fault),
+            _ if self.discovered.contains_key(&source) => {}
+            _ => self.shared.health.reached(&source, State::Authenticated),
+        }
+        if self.shared.repeat != Repeat::Forever && !self.discovered.contains_key(&source) {
+            self.outcome.incomplete += discovery.unknown.len();
+        }
+        tracing::debug!(source, scopes = discovery.scopes.len(), "scopes known");
+        self.discovered.insert(source, discovery);
+    }
+
+    fn take_back(&mut self, ended: Result<Ended, tokio::task::JoinError>) {
+        let Ended { scope, lease, ledger, outcome } = match ended {
+            Ok(ended) => ended,
+            Err(error) => {
+                // Its memory is gone with it. A restart restores it; going on without would forget its instances.
+                tracing::error!(%error, "the task of a scope panicked");
+                self.outcome.incomplete += 1;
+                self.stop.cancel();
+                return;
+            }
+        };
+        let key = scope.to_string();
+        self.outcome = self.outcome.and(outcome);
+        self.running.remove(&key);
+        if self.shared.repeat != Repeat::Forever {
+            self.done.insert(key.clone());
+        }
+        match self.leased.get_mut(&lease.partition).filter(|leased| leased.lease == lease) {
+            Some(leased) => drop(leased.at_rest.insert(key, ledger)),
+            None => self.shared.health.forget(&scope),
+        }
+    }
+
+    // === What follows from them ===
+
+    fn settle(&mut self) {
+        if self.stop.is_cancelled() {
+            return;
+        }
+        let named = self.named();
+        for (key, running) in &self.running {
+            if !named.contains_key(key) && self.is_certainly_not_named(key) {
+                running.stop.cancel();
+            }
+        }
+        for (key, (scope, task)) in named {
+            if !self.running.contains_key(&key) && !self.done.contains(&key) {
+                self.start(&key, scope, task);
+            }
+        }
+        self.let_go();
+    }
+
+    /// The scopes to be swept, each with its source. Of two that are the same region of the same account the first wins.
+    fn named(&mut self) -> BTreeMap<String, (Scope, Arc<SourceTask>)> {
+        let mut named = BTreeMap::new();
+        let mut places = BTreeMap::new();
+        for task in &self.sources {
+            let Some(discovery) = self.discovered.get(&task.config.name) else { continue };
+            for scope in &discovery.scopes {
+                if let (Some(account), Some(region)) = (&scope.account, &scope.region) {
+                    let first = places.entry((account.clone(), region.clone())).or_insert_with(|| scope.clone());
+                    if first != scope {
+                        if self.overlaps.insert(scope.to_string()) {
+                            let message = format!("{scope} is not swept: {first} is the same account and region");
+                            self.shared.health.swept(scope, Some(&Fault::new(FaultKind::InvalidRequest, message)));
+                        }
+                        continue;
+                    }
+                }
+                named.insert(scope.to_string(), (scope.clone(), task.clone()));
+            }
+        }
+        named
+    }
+
+    fn start(&mut self, key: &str, scope: Scope, task: Arc<SourceTask>) {
+        let Some(leased) = self.leased.get_mut(&self.partition_of(key)) else { return };
+        let ledger = leased.at_rest.remove(key).unwrap_or_default();
+        let (acceptances, receiver) = mpsc::unbounded_channel();
+        let (lease, stop) = (leased.lease, CancellationToken::new());
+        let shared = self.shared.clone();
+        let work = ScopeTask { scope: scope.clone(), task, lease, acceptances: receiver, shared, stop: stop.clone() };
+        self.running.insert(key.to_owned(), Running { lease, acceptances, stop });
+        self.tasks.spawn(async move {
+            let (ledger, outcome) = work.run(ledger).await;
+            Ended { scope, lease, ledger, outcome }
+        });
+    }
+
+    /// Notes, once, which of the remembered scopes the configuration no longer names.
+    fn let_go(&mut self) {
+        let all_asked = self.sources.iter().all(|source| self.discovered.contains_key(&source.config.name));
+        if !all_asked {
+            return;
+        }
+        let mut left = Vec::new();
+        for leased in self.leased.values() {
+            for (key, ledger) in &leased.at_rest {
+                let is_new = ledger.head.as_ref().is_some_and(|head| !head.out_of_scope);
+                if is_new && !self.done.contains(key) && self.is_certainly_not_named(key) {
+                    left.push((leased.lease, key.clone()));
+                }
+            }
+        }
+        for (lease, key) in left {
+            let Some(leased) = self.leased.get_mut(&lease.partition) else { continue };
+            let Some(ledger) = leased.at_rest.get_mut(&key) else { continue };
+            let Some(head) = &mut ledger.head else { continue };
+            head.out_of_scope = true;
+            let record = memory(&key, &Change::Head(head.clone()));
+            self.shared.health.out_of_scope(&scope_of(&key), ledger.len());
+            let publisher = self.shared.publisher.clone();
+            // Should it not be committed, the next owner tells it once more.
+            tokio::spawn(async move { publisher.publish(lease, vec![record]).await });
+        }
+    }
+
+    /// Whether every source that could name this scope was asked, and did not.
+    fn is_certainly_not_named(&self, key: &str) -> bool {
+        let scope = scope_of(key);
+        let Some(discovery) = self.discovered.get(&scope.source) else {
+            return !self.sources.iter().any(|source| source.config.name == scope.source);
+        };
+        let may_be =
+            discovery.unknown.iter().any(|unknown| unknown.account.is_none() || unknown.account == scope.account);
+        !may_be && !discovery.scopes.contains(&scope)
+    }
+
+    fn partition_of(&self, key: &str) -> i32 {
+        partition_for(key.as_bytes(), self.sweep_partitions)
+    }
+}
+
+/// The scope that a key names: `source/account/region`, `-` where only the instances tell.
+fn scope_of(key: &str) -> Scope {
+    let mut parts = key.splitn(3, '/').map(str::to_owned);
+    let source = parts.next().unwrap_or_default();
+    let mut part = || parts.next().filter(|part| part != "-");
+    Scope { source, account: part(), region: part() }
+}
+
+/// Asks a source for its scopes, again and again.
+async fn discover(task: Arc<SourceTask>, tell: mpsc::Sender<(String, Discovery)>) {
+    let mut soon = DISCOVER_SOON;
+    loop {
+        let discovery = task.source.scopes().await;
+        let needs_somebody = |fault: &Fault| fault.class() == Class::ThirdPartyConfig;
+        let pause = if discovery.unknown.is_empty() {
+            soon = DISCOVER_SOON;
+            DISCOVER_EVERY
+        } else if discovery.unknown.iter().any(|unknown| !needs_somebody(&unknown.fault)) {
+            soon = (soon * 2).min(DISCOVER_AGAIN);
+            soon.mul_f64(0.5 + 0.5 * fastrand::f64())
+        } else {
+            DISCOVER_AGAIN
+        };
+        if tell.send((task.config.name.clone(), discovery)).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(pause).await;
+    }
+}

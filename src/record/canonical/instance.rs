@@ -1,0 +1,43 @@
+//! A raw record that is written already, with what a sweep has to know of it.
+
+use serde_json::{Map, Value};
+
+use super::{Members, Node, member, write};
+
+/// An instance in its canonical form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    /// Member `InstanceId`; `None` where there is none, or it is empty.
+    pub id: Option<Box<str>>,
+    /// Member `State.Name`.
+    pub state: Option<Box<str>>,
+    /// Whether it has any tags.
+    pub has_tags: bool,
+    /// The value of the raw record.
+    pub json: Vec<u8>,
+}
+
+impl Instance {
+    /// Of what was decoded.
+    pub fn of(members: Members<'_>) -> Self {
+        let text = |node: Option<&Node<'_>>| node?.as_str().filter(|text| !text.is_empty()).map(Box::from);
+        Self {
+            id: text(member(&members, "InstanceId")),
+            state: text(member(&members, "State").and_then(|state| state.get("Name"))),
+            has_tags: matches!(member(&members, "Tags"), Some(Node::List(tags)) if !tags.is_empty()),
+            json: write(members),
+        }
+    }
+
+    /// Of what was parsed, or changed.
+    pub fn of_map(instance: &Map<String, Value>) -> Self {
+        Self::of(super::node::members_of(instance))
+    }
+
+    /// For whoever has to look into it, or to change it.
+    pub fn to_map(&self) -> Map<String, Value> {
+        let parsed = serde_json::from_slice(&self.json);
+        debug_assert!(parsed.is_ok(), "what was written can be read");
+        parsed.unwrap_or_default()
+    }
+}
