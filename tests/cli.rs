@@ -148,6 +148,7 @@ fn an_unknown_key_or_a_bad_value_is_2_and_names_key_value_and_what_is_allowed() 
     for (setting, parts) in [
         ("kafka.bootstrap_server=x", ["kafka.bootstrap_server", "unknown field", "bootstrap_servers"]),
         ("mapper.profile=splunk", ["mapper.profile", "splunk", "sekoia"]),
+        ("mapper.ignore.fields=[device.]", ["mapper.ignore.fields", "device.", "[].hostname"]),
         ("mapper.commit_interval=soon", ["mapper.commit_interval", "soon", "100ms"]),
         ("mapper.engines=0", ["mapper.engines", "0", "nonzero"]),
         ("kafka.partitions=0", ["kafka.partitions", "0", "1 to 10000"]),

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use rollcall::profile::Profile;
+use rollcall::profile::ignore::Ignore;
 use serde_json::{Value, json};
 
 use crate::support::instances::full;
@@ -98,6 +99,25 @@ fn each_other_difference_is_an_update_that_names_exactly_its_paths() {
         assert_eq!(listed, paths, "{at}");
         assert!(fields.iter().all(|field| field["from"] != field["to"]), "{at}");
     }
+}
+
+#[test]
+fn what_the_configuration_ignores_makes_no_event_alone_until_it_is_no_longer_ignored() {
+    let mut mapper = Mapper::new(Profile::Ocsf);
+    let ignored = |fields: &[&str], tags: &[&str]| {
+        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        Ignore::new(&owned(fields), &owned(tags)).unwrap()
+    };
+    mapper.rules.mapping.ignore = ignored(&["unmapped.key_name", "device.network_interfaces[].hostname"], &["t*m"]);
+    mapper.takes(Some(&full()), &headers()).unwrap();
+    assert!(mapper.takes(Some(&with("/KeyName", json!("other"))), &headers()).is_none());
+    assert!(mapper.takes(Some(&with("/NetworkInterfaces/1/PrivateDnsName", json!("x"))), &headers()).is_none());
+    let tagged = with("/Tags/2/Value", json!("b"));
+    assert!(mapper.takes(Some(&tagged), &headers()).is_none());
+    assert!(mapper.takes(Some(&tagged), &headers()).is_none());
+    mapper.rules.mapping.ignore = ignored(&[], &[]);
+    let told = mapper.takes(Some(&tagged), &headers()).unwrap().json;
+    assert!(told["message"].as_str().unwrap().ends_with(": unmapped.tags[team].value"), "{}", told["message"]);
 }
 
 #[test]

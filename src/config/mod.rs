@@ -175,6 +175,8 @@ pub struct Mapper {
     pub encoding: Encoding,
     /// What `time` says, in profile `sekoia`.
     pub time: TimeField,
+    /// What never makes an event alone.
+    pub ignore: Ignore,
     /// Labels of every event: the header `labels`, and `metadata.labels` in profile `ocsf`.
     pub labels: Vec<String>,
     /// The tenant whose events these are, in profile `ocsf`.
@@ -205,6 +207,7 @@ impl Default for Mapper {
             profile: Profile::Sekoia,
             encoding: Encoding::Avro,
             time: TimeField::Launched,
+            ignore: Ignore::default(),
             labels: Vec::new(),
             tenant_uid: None,
             engines: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
@@ -216,6 +219,16 @@ impl Default for Mapper {
             max_reject_streak: 100,
         }
     }
+}
+
+/// What never makes an event alone, beside what the profile says; the values ride on the next event.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ignore {
+    /// Paths as the header `changed` has them, with `[]` for any element of a list.
+    pub fields: Vec<String>,
+    /// Patterns of tag keys, with `*` and `?`.
+    pub tags: Vec<String>,
 }
 
 /// Metrics and health.
@@ -263,10 +276,12 @@ pub enum LogFormat {
 impl Config {
     /// Where a mapping comes from.
     pub fn mapping(&self) -> crate::profile::Mapping {
-        let Mapper { profile, time, labels, tenant_uid, .. } = &self.mapper;
+        let Mapper { profile, time, ignore, labels, tenant_uid, .. } = &self.mapper;
         crate::profile::Mapping {
             profile: *profile,
             time: *time,
+            // What it cannot read was refused when the configuration was loaded.
+            ignore: crate::profile::ignore::Ignore::new(&ignore.fields, &ignore.tags).unwrap_or_default(),
             labels: labels.clone(),
             tenant_uid: tenant_uid.clone().filter(|tenant| !tenant.is_empty()),
         }

@@ -13,7 +13,8 @@ pub fn without(value: &mut Value, quiet: &Quiet) {
     }
 }
 
-fn remove(value: &mut Value, path: &[&str]) {
+/// Takes out one member.
+pub fn remove(value: &mut Value, path: &[&str]) {
     let Some((first, rest)) = path.split_first() else { return };
     match value {
         Value::Array(elements) if *first == "*" => elements.iter_mut().for_each(|element| remove(element, rest)),

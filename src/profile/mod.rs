@@ -9,6 +9,7 @@ pub mod cse;
 pub mod diff;
 pub mod encode;
 mod fold;
+pub mod ignore;
 pub mod ocsf;
 pub mod os;
 pub mod sekoia;
@@ -20,6 +21,7 @@ use serde_json::Value;
 use crate::device::Reading;
 use change::Occurrence;
 use diff::FieldChange;
+use ignore::Ignore;
 
 /// Version of the mapping. A higher one re-renders every device that a lower one wrote: raise it with every change that
 /// can alter an event, and only then.
@@ -78,17 +80,6 @@ impl Profile {
             Profile::Ocsf => ocsf::IDENTITIES,
         }
     }
-
-    /// The device without what never makes an event alone.
-    fn folded(self, device: &Value) -> Value {
-        let mut folded = device.clone();
-        match self {
-            Profile::Sekoia => fold::without(&mut folded, &[&["created_time"]]),
-            Profile::Ocsf => ocsf::fold(&mut folded),
-            Profile::Cse => {}
-        }
-        folded
-    }
 }
 
 /// What an event's `time` says, in the profile that leaves the choice.
@@ -109,6 +100,8 @@ pub struct Mapping {
     pub profile: Profile,
     /// What `time` says.
     pub time: TimeField,
+    /// What never makes an event alone, beside what the profile says.
+    pub ignore: Ignore,
     /// Labels of every event.
     pub labels: Vec<String>,
     /// The tenant whose events these are.
@@ -156,8 +149,10 @@ impl Mapping {
     /// Changes whenever a device could come out differently.
     pub fn fingerprint(&self) -> Fingerprint {
         // The others are of the event, not of the device: they alter nothing that is compared.
-        let Self { profile, time: _, labels: _, tenant_uid: _ } = self;
-        let hash = blake3::hash(format!("{MAPPING_VERSION} {}", profile.name()).as_bytes());
+        let Self { profile, ignore, time: _, labels: _, tenant_uid: _ } = self;
+        // What is no longer ignored must come out, though the raw record is the same.
+        let ignored: String = ignore.written().iter().map(|ignored| format!("\n{ignored}")).collect();
+        let hash = blake3::hash(format!("{MAPPING_VERSION} {}{ignored}", profile.name()).as_bytes());
         let mut bytes = [0; 8];
         bytes.copy_from_slice(&hash.as_bytes()[..8]);
         Fingerprint(i64::from_le_bytes(bytes))
@@ -201,10 +196,22 @@ impl Mapping {
             return Vec::new();
         }
         let [before, after] = [before, after].map(|json| serde_json::from_str(json).unwrap_or_default());
-        if self.profile.folded(&before) == self.profile.folded(&after) {
+        if self.folded(&before) == self.folded(&after) {
             return Vec::new();
         }
         diff::diff(self.profile.root(), self.profile.identities(), &before, &after)
+    }
+
+    /// The device without what never makes an event alone.
+    fn folded(&self, device: &Value) -> Value {
+        let mut folded = device.clone();
+        match self.profile {
+            Profile::Sekoia => fold::without(&mut folded, &[&["created_time"]]),
+            Profile::Ocsf => ocsf::fold(&mut folded),
+            Profile::Cse => {}
+        }
+        self.ignore.fold(self.profile.root(), &mut folded);
+        folded
     }
 
     /// The event that reports `device`.

@@ -15,7 +15,7 @@ const WRITTEN: i64 = 1_772_323_200_000;
 
 /// A mapper without Kafka.
 pub struct Mapper {
-    rules: Rules,
+    pub rules: Rules,
     devices: Devices,
     offset: i64,
 }
