@@ -51,6 +51,8 @@ pub fn embedded(json: &str) -> Schema {
 }
 
 static SEKOIA: LazyLock<Schema> = LazyLock::new(|| embedded(Profile::Sekoia.schema_json()));
+static OCSF: LazyLock<Schema> = LazyLock::new(|| embedded(Profile::Ocsf.schema_json()));
+static CSE: LazyLock<Schema> = LazyLock::new(|| embedded(Profile::Cse.schema_json()));
 
 /// An event could not be written by its schema.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +82,8 @@ impl Encoder {
     pub fn avro(profile: Profile, framing: Framing) -> Result<Self, EncodeError> {
         let schema: &'static Schema = match profile {
             Profile::Sekoia => &SEKOIA,
+            Profile::Ocsf => &OCSF,
+            Profile::Cse => &CSE,
         };
         let header = match framing {
             Framing::Confluent { schema_id } => [&[0], schema_id.to_be_bytes().as_slice()].concat(),
