@@ -71,6 +71,16 @@ impl Ledger {
         }
     }
 
+    /// Takes over what may be committed or not: what may be known is, and is written again when it is seen.
+    pub fn doubt(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            if let Change::Entry(id, Some(entry)) = change {
+                let standing = Standing::Suspect { absences: 0, first_missed: 0, last_seen: 0 };
+                self.put(id, Some(Entry { standing, ..entry }));
+            }
+        }
+    }
+
     fn put(&mut self, id: CompactString, entry: Option<Entry>) {
         match entry {
             None => drop(self.known.remove(&id)),
