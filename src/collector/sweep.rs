@@ -1,7 +1,7 @@
 //! One sweep of one scope: list, publish, conclude. "No answer" is not "an empty answer": only a sweep that heard the end
 //! of the listing may conclude anything from what is missing in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -17,6 +17,7 @@ use super::publisher::{Destination, Headers, Lease, Outgoing, PublishError, Publ
 use super::raw::{self, Labels, Observation};
 use super::rules::{Fate, Rules};
 use super::source::{Page, Scope, SecondLook, Source};
+use crate::record::canonical::{self, Instance};
 
 /// Records that one transaction is asked to take, beside a page's.
 const CHUNK: usize = 1000;
@@ -202,19 +203,20 @@ impl Sweep<'_> {
         let headers = self.headers(page.observed_at);
         let (mut records, mut changes) = (Vec::with_capacity(page.instances.len() + 1), Vec::new());
         for instance in page.instances {
-            let Some(observation) = Observation::of(&instance) else {
-                records.push(raw::no_instance(&instance, &headers));
+            let observation = Observation::of(&instance);
+            let (json, fate) = self.by_the_rules(&instance).unwrap_or((instance.json, Fate::Keep));
+            let Some(id) = instance.id.as_deref() else {
+                // By the rules too: it may be an instance that somebody has edited.
+                records.extend((fate == Fate::Keep).then(|| raw::no_instance(json, &headers)));
                 continue;
             };
-            let Value::Object(mut members) = instance else { continue };
-            self.ledger.mark_seen(&observation.id);
-            let known = self.ledger.entry(&observation.id);
-            let id = observation.id.as_str();
-            let after = match self.sweeper.rules.apply(&mut members) {
+            self.ledger.mark_seen(id);
+            let known = self.ledger.entry(id);
+            let after = match fate {
                 Fate::Keep => {
-                    records.push(raw::instance(id, members, &headers));
+                    records.push(raw::instance(id, json, &headers));
                     self.tally.instances += 1;
-                    published(&observation, filters_aside && self.is_filtered())
+                    published(observation, filters_aside && self.is_filtered())
                 }
                 Fate::Deny if known.is_none() => continue,
                 Fate::Deny if observation.state == InstanceState::Terminated => {
@@ -223,7 +225,7 @@ impl Sweep<'_> {
                     self.tally.removed += 1;
                     None
                 }
-                Fate::Deny => Some(out_of_scope(&observation)),
+                Fate::Deny => Some(out_of_scope(observation)),
             };
             if after != known {
                 self.tally.out_of_scope += usize::from(after.is_some_and(|entry| entry.is_out_of_scope()));
@@ -233,16 +235,22 @@ impl Sweep<'_> {
         self.publish(records, changes).await
     }
 
+    /// What the rules leave of an instance, and whether it is published at all; `None` where there is nothing to apply.
+    fn by_the_rules(&self, instance: &Instance) -> Option<(Vec<u8>, Fate)> {
+        let rules = self.sweeper.rules;
+        let mut members = if rules.is_empty() { None } else { instance.to_map() }?;
+        let fate = rules.apply(&mut members);
+        Some((canonical::to_bytes(members), fate))
+    }
+
     /// EC2 answers at times without tags: what had some and shows none is asked for them.
-    async fn guard_tags(&mut self, instances: &mut [Value]) -> Result<(), Interruption> {
+    async fn guard_tags(&mut self, instances: &mut [Instance]) -> Result<(), Interruption> {
         let Some(second_look) = self.sweeper.source.second_look() else { return Ok(()) };
         let mut stripped = BTreeMap::new();
-        for (index, instance) in instances.iter().enumerate() {
-            if let Some(observation) = Observation::of(instance)
-                && !observation.tagged
-                && self.ledger.entry(&observation.id).is_some_and(|entry| entry.tagged)
-            {
-                stripped.insert(observation.id, index);
+        for (index, instance) in instances.iter().enumerate().filter(|(_, instance)| !instance.has_tags) {
+            let id = instance.id.as_deref().unwrap_or_default();
+            if self.ledger.entry(id).is_some_and(|entry| entry.tagged) {
+                stripped.insert(id.to_owned(), index);
             }
         }
         if stripped.is_empty() {
@@ -253,7 +261,9 @@ impl Sweep<'_> {
         let tags = self.sweeper.unless_stopped(second_look.tags(scope, &ids)).await??;
         for (id, tags) in tags.into_iter().filter(|(_, tags)| !tags.is_empty()) {
             let Some(instance) = stripped.get(&id).and_then(|index| instances.get_mut(*index)) else { continue };
-            instance["Tags"] = tags.into_iter().map(Value::Object).collect();
+            let Some(mut members) = instance.to_map() else { continue };
+            members.insert("Tags".to_owned(), tags.into_iter().map(Value::Object).collect());
+            *instance = Instance::of_map(&members);
             self.tally.tags_restored += 1;
         }
         tracing::info!(%scope, stripped = ids.len(), restored = self.tally.tags_restored, "tags had vanished");
@@ -301,9 +311,9 @@ impl Sweep<'_> {
             let found = second_look.instances(self.sweeper.scope, &ids);
             let page = self.sweeper.unless_stopped(found).await??;
             asked_at = asked_at.min(page.observed_at);
-            let found: Vec<_> = page.instances.iter().filter_map(Observation::of).map(|found| found.id).collect();
+            let found: HashSet<_> = page.instances.iter().filter_map(|instance| instance.id.clone()).collect();
             self.take(page, true).await?;
-            still_missing.extend(chunk.iter().filter(|missing| !found.iter().any(|id| *id == missing.id)).cloned());
+            still_missing.extend(chunk.iter().filter(|missing| !found.contains(missing.id.as_str())).cloned());
         }
         Ok((still_missing, asked_at))
     }
@@ -380,7 +390,7 @@ impl Sweep<'_> {
 }
 
 /// What is known of an instance once its record is published. `by_id`: the source's filters did not list it.
-fn published(observation: &Observation, by_id: bool) -> Option<Entry> {
+fn published(observation: Observation, by_id: bool) -> Option<Entry> {
     match by_id {
         false => Some(Entry { standing: Standing::Present, ..out_of_scope(observation) }),
         // Its last record tells that it is gone, and no filter will list it again.
@@ -389,7 +399,7 @@ fn published(observation: &Observation, by_id: bool) -> Option<Entry> {
     }
 }
 
-fn out_of_scope(observation: &Observation) -> Entry {
+fn out_of_scope(observation: Observation) -> Entry {
     Entry { state: observation.state, tagged: observation.tagged, standing: Standing::OutOfScope }
 }
 

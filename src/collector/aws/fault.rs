@@ -125,8 +125,8 @@ impl Failure {
             (SdkError::ResponseError(_), _) => FaultKind::Unreadable,
             (SdkError::TimeoutError(_), _) => Unavailable,
             (SdkError::DispatchFailure(failure), _) if failure.is_io() || failure.is_timeout() => Unavailable,
-            // The request was never sent: most often because there are no credentials to sign it with.
-            _ => kind_of_credentials(error),
+            // Not sent for lack of credentials, or not answered.
+            _ => kind_of_causes(error),
         };
         let request_id = meta.extra("aws_request_id").or_else(|| header("x-amzn-requestid"));
         let mut message = match (error, &code) {
@@ -207,13 +207,14 @@ fn kind_of_status(status: u16) -> FaultKind {
     }
 }
 
-/// Of a request that was not sent: what the chain of its causes says of the credentials.
-fn kind_of_credentials(error: &(dyn Error + 'static)) -> FaultKind {
-    let mut kind = Credentials;
+/// Of a request without an answer: what the chain of its causes says. Where nothing in it is about credentials, it is
+/// about the network.
+fn kind_of_causes(error: &(dyn Error + 'static)) -> FaultKind {
+    let mut kind = Unavailable;
     let mut cause = Some(error);
     while let Some(error) = cause {
-        if let Some(CredentialsError::ProviderTimedOut(_)) = error.downcast_ref() {
-            kind = Unavailable;
+        if let Some(error) = error.downcast_ref::<CredentialsError>() {
+            kind = if matches!(error, CredentialsError::ProviderTimedOut(_)) { Unavailable } else { Credentials };
         }
         if let Some(error) = error.downcast_ref::<SdkError<AssumeRoleError, HttpResponse>>() {
             kind = kind_of_assuming(error);

@@ -18,13 +18,16 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials as SdkCredentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_sdk_ec2::operation::describe_regions::DescribeRegionsOutput;
+use serde_json::{Map, Value};
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::JoinSet;
 
 use super::super::fault::{Fault, FaultKind};
 use super::super::source::{Discovery, Scope, Unknown};
+use super::answer::Decoding;
 use super::keys::{Clock, Keys, Origin, Provider, believed_for};
-use super::{classify, http, organization};
+use super::{classify, http, organization, xml};
 use crate::config::{Account, AwsSource, Credentials, Regions, Role, Secret};
 
 /// How long accounts and regions are believed to stay the same.
@@ -380,9 +383,13 @@ impl Inner {
         let keys = self.keys(Some(account)).await?;
         keys.get().await?;
         let client = self.ec2_client(&keys, self.aws.home_region(), RetryConfig::standard()).await?;
-        let answer = client.describe_regions().send().await;
-        let answer = answer.map_err(|error| classify(&format!("DescribeRegions in account {account}"), error))?;
-        let enabled: Vec<_> = answer.regions.unwrap_or_default().into_iter().filter_map(|it| it.region_name).collect();
+        // Decoded like instances: the SDK takes an answer that is cut for a short list, and a region would be lost.
+        let decoding = Decoding::new(xml::decode_regions, || DescribeRegionsOutput::builder().build());
+        let sent = client.describe_regions().customize().interceptor(decoding.clone()).send().await;
+        let call = format!("DescribeRegions in account {account}");
+        let regions = decoding.answer(&call, sent).map_err(|failure| failure.fault)?.content;
+        let name = |region: &Map<String, Value>| region.get("RegionName")?.as_str().map(str::to_owned);
+        let enabled: Vec<_> = regions.iter().filter_map(name).collect();
         if enabled.is_empty() {
             let message = format!("DescribeRegions in account {account}: the answer names no region");
             return Err(Fault::new(FaultKind::Unreadable, message));
