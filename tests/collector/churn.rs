@@ -24,8 +24,12 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// How long Kafka is away.
 const AWAY: Duration = Duration::from_secs(60);
 const KILLS: usize = 20;
-/// Of the kills, and of what happens to the fleet. A failure can be replayed as far as the machine allows.
-const SEED: u64 = 10;
+
+/// Of the kills, and of what happens to the fleet: another in `ROLLCALL_TEST_SEED`. It is printed, so that a failure can
+/// be replayed as far as the machine allows.
+fn seed() -> u64 {
+    std::env::var("ROLLCALL_TEST_SEED").map_or(10, |seed| seed.parse().expect("a number"))
+}
 
 #[test]
 fn twenty_kills_three_freezes_and_a_minute_without_kafka_leave_the_records_as_the_fleet_is() {
@@ -45,9 +49,10 @@ fn twenty_kills_three_freezes_and_a_minute_without_kafka_leave_the_records_as_th
     config["collector"]["sources"] = json!([{"name": "fleet", "interval": "10s", "aws": {
         "accounts": roles, "regions": REGIONS, "endpoint_url": ec2.url(), "page_size": 20,
         "calls_per_second": 20, "settling_delay": "0s"}}]);
-    let mut replicas = Replicas::start(&config, SEED);
+    let seed = seed();
+    let mut replicas = Replicas::start(&config, seed);
 
-    let life = Life::begin(ec2, ACCOUNTS, REGIONS, SEED);
+    let life = Life::begin(ec2, ACCOUNTS, REGIONS, seed);
     for _ in 0..3 {
         for moment in [Moment::Transaction, Moment::Restore, Moment::AnyTime] {
             replicas.kill(moment);
@@ -81,7 +86,7 @@ fn twenty_kills_three_freezes_and_a_minute_without_kafka_leave_the_records_as_th
     });
     let told = replicas.stop();
     let evidence = Evidence::gather(&topics, &ec2);
-    println!("seed {SEED}: {changes:?}\n{told:?}\n{}", evidence.summary());
+    println!("seed {seed}: {changes:?}\n{told:?}\n{}", evidence.summary());
 
     let checks: [(&str, Vec<String>); 6] = [
         ("the last record of each instance is not as EC2 has it", evidence.wrong_at_the_end()),

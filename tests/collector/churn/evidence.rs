@@ -31,7 +31,7 @@ struct Head {
 
 /// The heads on `ec2.sweeps`, in the order of the log.
 fn heads(topics: &TestTopics) -> Vec<Head> {
-    let is_head = |record: &&Read| record.key().matches('/').count() == 2 && !record.key().ends_with('!');
+    let is_head = |record: &&Read| record.key().matches('/').count() == 2 && !record.key().contains('!');
     let records = topics.read("sweeps");
     let reader = GenericDatumReader::builder(&HEAD).build().unwrap();
     let heads = records.iter().filter(is_head).filter_map(|record| {
