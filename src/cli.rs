@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::Override;
 
 /// Takes the roll of an EC2 fleet: every device, every change, once.
-#[derive(Debug, Parser)]
+#[derive(Debug, Clone, Parser)]
 #[command(version, about, max_term_width = 100, after_help = AFTER)]
 pub struct Cli {
     /// Configuration file, YAML or JSON
@@ -37,7 +37,7 @@ Flags win over variables, variables over the file.\n\n\
 Exit codes: 0 done, 2 usage or configuration, 1 anything else.";
 
 /// What to do.
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub enum Command {
     /// Sweep the sources and publish raw records
     Collect(Collect),
@@ -61,7 +61,7 @@ pub enum Command {
 }
 
 /// `collect`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Collect {
     /// Sweep each scope once, then end: 1 where a sweep was incomplete
     #[arg(long)]
@@ -69,7 +69,7 @@ pub struct Collect {
 }
 
 /// `sweeps`.
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub enum Sweeps {
     /// One line a scope: its last sweep, the instances known, what is held back
     List {
@@ -94,7 +94,7 @@ pub enum Output {
 }
 
 /// `demo`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Demo {
     /// Take the fleet from the output of `aws ec2 describe-instances` instead of inventing one; `-` is standard input
     #[arg(long, value_name = "FILE")]
@@ -114,7 +114,7 @@ pub struct Demo {
 }
 
 /// `render`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Render {
     /// What `aws ec2 describe-instances` prints, or raw records one a line; `-` is standard input
     #[arg(short, long, value_name = "FILE", default_value = "-")]
@@ -138,7 +138,7 @@ pub struct Render {
 }
 
 /// `topics`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Topics {
     /// Create those that do not exist; those that do are never altered
     #[arg(long)]
@@ -146,7 +146,7 @@ pub struct Topics {
 }
 
 /// `config`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Config {
     /// Something else than to print it
     #[command(subcommand)]
@@ -154,14 +154,14 @@ pub struct Config {
 }
 
 /// What else can be done with a configuration.
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub enum ConfigAction {
     /// Translate the JSON of Sumo Logic's EC2 inventory sources; notes go to standard error
     Import(Import),
 }
 
 /// `config import`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Import {
     /// The source's JSON configuration, or a list of them; `-` is standard input
     #[arg(value_name = "FILE")]
@@ -169,7 +169,7 @@ pub struct Import {
 }
 
 /// `policy`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Policy {
     /// Form of the output
     #[arg(short, long, value_enum, default_value_t = Output::Text)]

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -21,6 +22,8 @@ use crate::record::canonical::{self, Instance};
 
 /// Records that one transaction is asked to take, beside a page's.
 const CHUNK: usize = 1000;
+/// How long an answer may take before others get the slot of its sweep.
+const SLOT_PATIENCE: Duration = Duration::from_secs(5);
 /// Instances that are asked for by their IDs although so many vanished that they will hardly be believed.
 const MAX_ASKED: usize = 2000;
 
@@ -44,6 +47,8 @@ pub struct Sweeper<'a> {
     pub give_up_after: Duration,
     /// Digest of the source's filters.
     pub filters: i64,
+    /// Sweeps at the same time.
+    pub slots: &'a Semaphore,
     /// Ends the sweep between two steps.
     pub stop: &'a CancellationToken,
 }
@@ -104,6 +109,8 @@ impl From<PublishError> for Interruption {
 /// A sweep under way.
 struct Sweep<'a> {
     sweeper: &'a Sweeper<'a>,
+    /// `None` while it waits for an answer that takes long.
+    slot: Option<SemaphorePermit<'a>>,
     ledger: &'a mut Ledger,
     head: Head,
     /// Of the complete sweep before this one.
@@ -113,14 +120,15 @@ struct Sweep<'a> {
 }
 
 impl Sweeper<'_> {
-    /// Sweeps the scope once; `None` where it was asked to end before it had a verdict.
-    pub async fn sweep(&self, ledger: &mut Ledger) -> Option<Swept> {
+    /// Sweeps the scope once, in a slot of [`slots`](Self::slots); `None` where it was asked to end before it had a verdict.
+    pub async fn sweep<'a>(&'a self, slot: SemaphorePermit<'a>, ledger: &'a mut Ledger) -> Option<Swept> {
         let (began, id) = (Instant::now(), Uuid::now_v7().to_string());
         let last = ledger.head.clone();
         ledger.begin();
         let now = Utc::now().timestamp_millis();
         let mut sweep = Sweep {
             sweeper: self,
+            slot: Some(slot),
             head: match &last {
                 None => Head::begun(&id, now),
                 Some(last) => Head {
@@ -151,21 +159,37 @@ impl Sweeper<'_> {
         sweep.ledger.head = Some(sweep.head);
         Some(Swept { id, verdict, fault, tally, seconds: began.elapsed().as_secs_f64() })
     }
-
-    async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Result<T, Interruption> {
-        tokio::select! {
-            done = work => Ok(done),
-            () = self.stop.cancelled() => Err(Interruption::Stopped),
-        }
-    }
 }
 
 impl Sweep<'_> {
+    /// Waits for an answer of the source, unless asked to end. One that is long in coming, since it is tried again and
+    /// again, must not keep other scopes from their sweeps: the slot is theirs meanwhile.
+    async fn ask<T>(&mut self, answer: impl Future<Output = T>) -> Result<T, Interruption> {
+        let Sweeper { slots, stop, .. } = *self.sweeper;
+        let mut answer = std::pin::pin!(answer);
+        tokio::select! {
+            answer = &mut answer => return Ok(answer),
+            () = stop.cancelled() => return Err(Interruption::Stopped),
+            () = tokio::time::sleep(SLOT_PATIENCE) => self.slot = None,
+        }
+        let came = async {
+            let answer = answer.await;
+            (answer, slots.acquire().await.ok())
+        };
+        tokio::select! {
+            (answer, slot) = came => {
+                self.slot = slot;
+                Ok(answer)
+            }
+            () = stop.cancelled() => Err(Interruption::Stopped),
+        }
+    }
+
     /// All of it; what is held back, if something is.
     async fn work(&mut self) -> Result<Option<Fault>, Interruption> {
         let sweeper = self.sweeper;
         let mut pages = sweeper.source.pages(sweeper.scope);
-        while let Some(page) = sweeper.unless_stopped(pages.next()).await?? {
+        while let Some(page) = self.ask(pages.next()).await?? {
             self.tally.pages += 1;
             self.take(page, false).await?;
         }
@@ -258,7 +282,7 @@ impl Sweep<'_> {
         }
         let ids: Vec<_> = stripped.keys().cloned().collect();
         let scope = self.sweeper.scope;
-        let tags = self.sweeper.unless_stopped(second_look.tags(scope, &ids)).await??;
+        let tags = self.ask(second_look.tags(scope, &ids)).await??;
         for (id, tags) in tags.into_iter().filter(|(_, tags)| !tags.is_empty()) {
             let Some(instance) = stripped.get(&id).and_then(|index| instances.get_mut(*index)) else { continue };
             let Some(mut members) = instance.to_map() else { continue };
@@ -304,12 +328,12 @@ impl Sweep<'_> {
         if vanished > MAX_ASKED && is_too_much(vanished, self.ledger.alive()) && !is_accepted {
             return Ok((missing, now));
         }
-        self.sweeper.unless_stopped(tokio::time::sleep(self.sweeper.settling_delay)).await?;
+        self.ask(tokio::time::sleep(self.sweeper.settling_delay)).await?;
         let (mut asked_at, mut still_missing) = (Utc::now(), Vec::new());
         for chunk in missing.chunks(CHUNK) {
             let ids: Vec<_> = chunk.iter().map(|missing| missing.id.to_string()).collect();
             let found = second_look.instances(self.sweeper.scope, &ids);
-            let page = self.sweeper.unless_stopped(found).await??;
+            let page = self.ask(found).await??;
             asked_at = asked_at.min(page.observed_at);
             let found: HashSet<_> = page.instances.iter().filter_map(|instance| instance.id.clone()).collect();
             self.take(page, true).await?;
@@ -323,7 +347,7 @@ impl Sweep<'_> {
         let scope = self.sweeper.scope;
         let who = match self.sweeper.source.second_look() {
             None => String::new(),
-            Some(second_look) => match self.sweeper.unless_stopped(second_look.identity(scope)).await? {
+            Some(second_look) => match self.ask(second_look.identity(scope)).await? {
                 Ok(identity) => format!("; asked as {identity}"),
                 Err(fault) => format!("; who asks cannot be found out: {fault}"),
             },

@@ -137,6 +137,22 @@ fn a_region_that_fails_on_its_second_page_for_three_sweeps_removes_nothing_and_h
 }
 
 #[test]
+fn a_region_that_is_tried_again_and_again_does_not_keep_another_from_its_sweeps() {
+    let account = Account::with(6);
+    account.proxy.when(listing(), Fault::unavailable());
+    let mut config = account.config.clone();
+    config["collector"]["concurrency"] = 1.into();
+    config["collector"]["sources"][0]["give_up_after"] = "60s".into();
+    let mut collector = Stage::start_with_env(&["collect"], &config, &AWS);
+    for _ in 0..2 {
+        let end = collector.wait_for("sweep complete", Duration::from_secs(50));
+        assert!(end["scope"].as_str().unwrap().ends_with(REGIONS[1]));
+    }
+    assert!(!collector.seen.iter().any(|event| event["message"] == "sweep incomplete"), "it is still being tried");
+    assert_eq!(collector.stop(), Some(0));
+}
+
+#[test]
 fn an_answer_that_is_cut_or_empty_or_repeats_its_token_is_incomplete_and_removes_nothing() {
     let account = Account::with(16);
     let complete = |verdicts: &BTreeMap<String, Value>| verdicts[REGIONS[0]]["message"] == "sweep complete";
