@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{AWS, Pipeline};
+use super::AWS;
 use crate::support::ec2::{FastEc2, FleetSpec};
+use crate::support::kafka::TestTopics;
 use crate::support::process::Stage;
 
 const INSTANCES: usize = 20_000;
@@ -14,9 +15,11 @@ const MEMORY: u64 = 150 << 20;
 #[test]
 fn twenty_thousand_instances_of_one_scope_are_swept_within_150_megabytes() {
     let ec2 = FastEc2::start(FleetSpec::of(INSTANCES));
-    let pipeline = Pipeline::new(json!([{"name": "large", "interval": "10s", "aws": {
-        "regions": ["eu-west-1"], "endpoint_url": ec2.url(), "calls_per_second": 20, "settling_delay": "0s"}}]));
-    let mut collector = Stage::start_with_env(&["collect"], &pipeline.config, &AWS);
+    // As many partitions as `rollcall topics` makes: what lies on one of them goes out in one request.
+    let mut config = TestTopics::create(12).config();
+    config["collector"]["sources"] = json!([{"name": "large", "interval": "10s", "aws": {
+        "regions": ["eu-west-1"], "endpoint_url": ec2.url(), "calls_per_second": 20, "settling_delay": "0s"}}]);
+    let mut collector = Stage::start_with_env(&["collect"], &config, &AWS);
     let mut sweep = || {
         let swept = collector.wait_for("sweep complete", Duration::from_secs(120));
         assert_eq!(swept["instances"], INSTANCES);

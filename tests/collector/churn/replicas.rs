@@ -25,6 +25,8 @@ pub enum Moment {
     Restore,
     /// Soon after it opened a transaction.
     Transaction,
+    /// While it sweeps, more or less.
+    Sweep,
     AnyTime,
 }
 
@@ -87,9 +89,9 @@ impl Replicas {
         }
         let delay = match moment {
             Moment::AnyTime => self.random.u64(0..1500),
-            Moment::Transaction => {
+            Moment::Transaction | Moment::Sweep => {
                 stage.try_wait_for(&[OPENED], PATIENCE);
-                self.random.u64(0..8)
+                self.random.u64(if moment == Moment::Sweep { 0..300 } else { 0..8 })
             }
             Moment::Restore => {
                 // Partitions move with the kill before, and come back with the restart.
