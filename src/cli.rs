@@ -124,7 +124,7 @@ pub struct Render {
     #[arg(short, long)]
     pub profile: Option<crate::profile::Profile>,
 
-    /// When the instances were observed, RFC 3339; default: now
+    /// When the instances were observed, RFC 3339; default: now, save for profile ocsf, which needs it
     #[arg(long, value_name = "TIME")]
     pub observed_at: Option<DateTime<Utc>>,
 
@@ -132,7 +132,7 @@ pub struct Render {
     #[arg(long, value_name = "ID")]
     pub account: Option<String>,
 
-    /// Region of instances that do not name their zone
+    /// Region that the instances are in; default, where a profile has it: what their zone begins with
     #[arg(long, value_name = "REGION")]
     pub region: Option<String>,
 }

@@ -16,6 +16,7 @@ use rollcall::config::import::{ImportError, Translation, translate};
 use rollcall::config::{self, Config, ConfigError, Override};
 use rollcall::kafka::client;
 use rollcall::kafka::topics::{self, Admin};
+use rollcall::profile::Profile;
 use rollcall::stage::{Process, unreachable_kafka};
 use rollcall::{admin, demo, policy, render, sweeps, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
@@ -254,9 +255,15 @@ async fn render(args: &cli::Render, config: &Config) -> anyhow::Result<ExitCode>
     let instances = file::instances(&text).with_context(|| format!("{name} is not what describe-instances prints"))?;
     let mut mapping = config.mapping();
     mapping.profile = args.profile.unwrap_or(mapping.profile);
+    if mapping.profile == Profile::Ocsf && args.observed_at.is_none() {
+        // Its time is the observation's, and a file does not tell it.
+        eprintln!("rollcall: profile \"ocsf\" needs --observed-at TIME, as in 2026-01-02T03:04:05Z");
+        return Ok(ExitCode::from(MISCONFIGURED));
+    }
     let context = render::Context {
         observed_at: args.observed_at.unwrap_or_else(chrono::Utc::now),
         account: args.account.clone(),
+        region: args.region.clone(),
     };
     let mut output = std::io::BufWriter::new(std::io::stdout().lock());
     let mut complain = |complaint: String| eprintln!("rollcall: {complaint}");

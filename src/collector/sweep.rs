@@ -20,6 +20,9 @@ use super::rules::{Fate, Rules};
 use super::source::{Page, Scope, SecondLook, Source};
 use crate::record::canonical::{self, Instance};
 
+#[cfg(test)]
+mod tests;
+
 /// Records that one transaction is asked to take, beside a page's.
 const CHUNK: usize = 1000;
 /// How long an answer may take before others get the slot of its sweep.

@@ -9,6 +9,7 @@ use super::{AWS, Pipeline, keys};
 use crate::support::ec2::{FastEc2, Fault, FaultProxy, FleetSpec, When, on};
 use crate::support::kafka::Read;
 use crate::support::process::Stage;
+use crate::support::servers::Moto;
 use crate::support::{python, server, wait_for};
 
 const REGIONS: [&str; 2] = ["eu-west-1", "us-east-1"];
@@ -378,4 +379,23 @@ fn whatever_an_instance_carries_is_in_its_raw_record() {
         account.events().len(),
         raw.iter().filter(|record| record.json()["State"]["Name"] != "terminated").count()
     );
+}
+
+#[test]
+fn an_endpoint_with_a_certificate_of_ones_own_authority_is_trusted_by_its_ca_file_and_by_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    python::client("make_ca.py", &["--dir", folder.path().to_str().unwrap()]);
+    let moto = Moto::start_tls(folder.path());
+    let mut source = json!({
+        "name": "tls", "give_up_after": "1s",
+        "aws": {"regions": ["eu-west-1"], "endpoint_url": moto.url(), "ca_file": folder.path().join("ca.pem")},
+    });
+    let pipeline = Pipeline::new(json!([source]));
+    assert_eq!(pipeline.sweep()[0]["message"], "sweep complete");
+    source["aws"].as_object_mut().unwrap().remove("ca_file");
+    let stranger = Pipeline::new(json!([source]));
+    let mut collector = Stage::start_with_env(&["collect", "--once"], &stranger.config, &AWS);
+    let told = collector.wait_for("scopes of a source are not known", Duration::from_secs(30));
+    assert!(told["error"].as_str().unwrap().contains("certificate"), "{told}");
+    assert_eq!(collector.wait(Duration::from_secs(30)).code(), Some(1));
 }
