@@ -66,7 +66,10 @@ pub fn is_too_much(vanished: usize, alive: usize) -> bool {
 
 /// Those that vanished with this sweep, unexpectedly.
 pub fn vanished(missing: &[Missing]) -> usize {
-    let is_fresh = |missing: &&Missing| missing.entry.standing == Standing::Present && !missing.entry.state.is_ending();
+    let is_fresh = |missing: &&Missing| {
+        let is_unmissed = matches!(missing.entry.standing, Standing::Present | Standing::IN_DOUBT);
+        is_unmissed && !missing.entry.state.is_ending()
+    };
     missing.iter().filter(is_fresh).count()
 }
 
@@ -84,6 +87,7 @@ pub fn conclude(evidence: &Evidence) -> Conclusion {
 
 fn step(Missing { id, entry }: &Missing, evidence: &Evidence) -> Step {
     let (before, first_missed, last_seen) = match entry.standing {
+        Standing::IN_DOUBT => (0, evidence.began, 0),
         Standing::Suspect { absences, first_missed, last_seen } => (absences, first_missed, last_seen),
         Standing::Present | Standing::OutOfScope => (0, evidence.began, evidence.previous.unwrap_or_default()),
     };
@@ -128,6 +132,17 @@ mod tests {
         assert_eq!(suspect.standing, once);
         let second = Evidence { began: 3000, previous: Some(2000), ..evidence(missing(1, *suspect), 5) };
         assert_eq!(steps(&second), [Step::Gone { id: "i-0".into(), last_seen: Some(1000) }]);
+    }
+
+    #[test]
+    fn one_that_is_in_doubt_is_gone_after_two_and_counts_as_vanished_with_the_first() {
+        let doubtful = Entry { standing: Standing::IN_DOUBT, ..present(InstanceState::Running) };
+        let first = steps(&evidence(missing(1, doubtful), 5));
+        let once = Standing::Suspect { absences: 1, first_missed: 2000, last_seen: 0 };
+        let suspect = Entry { standing: once, ..doubtful };
+        assert_eq!(first, [Step::Suspect("i-0".into(), suspect)]);
+        assert_eq!(steps(&evidence(missing(1, suspect), 5)), [Step::Gone { id: "i-0".into(), last_seen: None }]);
+        assert_eq!(conclude(&evidence(missing(31, doubtful), 100)), Conclusion::Held { missing: 31 });
     }
 
     #[test]

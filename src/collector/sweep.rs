@@ -407,6 +407,7 @@ impl Sweep<'_> {
         match tokio::time::timeout_at(self.deadline, publishing).await {
             Ok(published) => published?,
             Err(_) => {
+                self.ledger.doubt(changes);
                 let waited = self.sweeper.give_up_after;
                 return Err(Fault::new(FaultKind::Kafka, format!("not published within {waited:?}")).into());
             }
