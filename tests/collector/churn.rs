@@ -8,6 +8,7 @@ mod replicas;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use rollcall::record::partition_for;
 use serde_json::json;
 
 use crate::support::ec2::{FastEc2, FleetSpec};
@@ -18,7 +19,9 @@ use evidence::{Evidence, complete_since};
 use fleet::Life;
 use replicas::{Moment, Replicas};
 
-const ACCOUNTS: [&str; 2] = ["111122223333", "444455556666"];
+/// So named that each partition of `ec2.sweeps` has a scope at least: whoever is killed has something to do.
+const ACCOUNTS: [&str; 2] = ["111122223333", "777788889999"];
+const PARTITIONS: i32 = 6;
 const REGIONS: [&str; 4] = ["eu-west-1", "eu-west-2", "eu-north-1", "us-east-1"];
 const INTERVAL: Duration = Duration::from_secs(10);
 /// How long Kafka is away.
@@ -35,7 +38,7 @@ fn seed() -> u64 {
 fn twenty_kills_three_freezes_and_a_minute_without_kafka_leave_the_records_as_the_fleet_is() {
     // Overdue transactions are looked for every ten seconds by default.
     let mut broker = Broker::start_with(&["transaction.abort.timed.out.transaction.cleanup.interval.ms=1000"]);
-    let topics = TestTopics::create_on(&broker.address(), 6);
+    let topics = TestTopics::create_on(&broker.address(), PARTITIONS);
     let ec2 = FastEc2::start(FleetSpec {
         accounts: ACCOUNTS.map(str::to_owned).to_vec(),
         regions: REGIONS.map(str::to_owned).to_vec(),
@@ -108,6 +111,12 @@ fn twenty_kills_three_freezes_and_a_minute_without_kafka_leave_the_records_as_th
     assert!(evidence.aborted > 0, "no record was left behind by a transaction");
     assert!(evidence.tombstones > 20, "hardly anything was removed");
     assert!(evidence.ghosts() > 0, "no sweep that died has published what was gone before the next");
+}
+
+#[test]
+fn each_partition_of_the_churn_has_something_to_sweep() {
+    let partitions: BTreeSet<_> = scopes().iter().map(|scope| partition_for(scope.as_bytes(), PARTITIONS)).collect();
+    assert_eq!(partitions.len(), PARTITIONS as usize);
 }
 
 /// As the keys of `ec2.sweeps` have them.
