@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::json;
 
 use super::*;
+use crate::collector::ledger::Acceptance;
 use crate::collector::publisher::Publication;
 use crate::collector::source::{BoxFuture, Discovery, Pages, TagsById};
 use crate::config::rules::Rule;
@@ -295,6 +296,9 @@ async fn what_vanishes_in_bulk_is_held_and_who_asked_is_told() {
     assert_eq!(swept.verdict, Verdict::Held);
     assert!(swept.fault.unwrap().message.contains("asked as the caller"));
     assert_eq!(bench.ledger.head.as_ref().unwrap().missing, 20);
+    bench.ledger.acceptance = Some(Acceptance { missing: 20, at: 0 });
+    assert_eq!(bench.sweep(&fleet(10)).await.verdict, Verdict::Complete);
+    assert_eq!((bench.ledger.suspects(), bench.ledger.acceptance), (20, None), "accepted, once");
     assert_eq!(bench.sweep(&fleet(30)).await.verdict, Verdict::Complete);
     assert_eq!(bench.ledger.head.as_ref().unwrap().missing, 0);
 }
