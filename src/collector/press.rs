@@ -403,6 +403,7 @@ impl Press {
     fn attempt(&mut self, batch: &[Publication]) -> Result<(), Setback> {
         let topics = &self.config.kafka.topics;
         self.producer.begin()?;
+        tracing::debug!(publications = batch.len(), "transaction opened");
         for publication in batch {
             for record in &publication.records {
                 let key = record.key.as_deref().map(str::as_bytes);
@@ -419,7 +420,9 @@ impl Press {
         let offsets = partitions.filter_map(|number| Some((number, self.owned.get(&number)?.position))).collect();
         let (offsets, group) = self.membership.guard(&offsets)?;
         self.producer.send_offsets(&offsets, &group)?;
-        self.producer.commit()
+        self.producer.commit()?;
+        tracing::debug!("transaction committed");
+        Ok(())
     }
 
     /// Aborts the open transaction, or has a new producer fence it.

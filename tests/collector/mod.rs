@@ -1,8 +1,12 @@
 //! The collector: nothing missed, nothing falsely gone. Scenario by scenario, on Apache Kafka.
 
 #[cfg(feature = "aws")]
+mod churn;
+#[cfg(feature = "aws")]
 mod faults;
 mod memory;
+#[cfg(feature = "aws")]
+mod size;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
