@@ -101,14 +101,14 @@ impl World {
         let index = self.random.usize(0..self.living.len());
         let living = &mut self.living[index];
         match what {
-            0..50 => {
+            0..46 => {
                 let (key, value) = (["Name", "Team", "Owner"][self.random.usize(0..3)], self.random.u32(..));
                 // Never the last one: that is another story.
                 let value = (key != "Owner" || value % 2 == 0).then(|| format!("value-{value}"));
                 self.ec2.retag(&living.id, key, value.as_deref());
                 self.changes.tagged += 1;
             }
-            50..76 => {
+            46..72 => {
                 match living.is_stopped {
                     true => self.ec2.start_again(&living.id),
                     false => self.ec2.stop(&living.id),
@@ -116,14 +116,15 @@ impl World {
                 living.is_stopped = !living.is_stopped;
                 self.changes.stopped_or_started += 1;
             }
-            76..80 => {
+            72..76 => {
                 let id = self.launch();
                 self.living.push(Living { id, is_stopped: false });
                 self.changes.launched += 1;
             }
-            80..90 => {
+            76..90 => {
                 let id = self.launch();
-                self.plan(Plan::Vanish, id, 500..8000);
+                // Gone, most of them, before another collector takes over from one that died.
+                self.plan(Plan::Vanish, id, 500..5000);
                 self.changes.brief += 1;
             }
             90..92 => {
