@@ -340,7 +340,17 @@ impl Press {
                     }
                     return Ok(());
                 }
-                Err(Setback::Fatal(cause) | Setback::TooLarge(cause)) => return Err(self.give_up(batch, cause)),
+                Err(Setback::Fatal(cause)) => return Err(self.give_up(batch, cause)),
+                // Alone, it is the one to blame; its sweep is incomplete, and all others go on.
+                Err(Setback::TooLarge(cause)) if batch.len() == 1 => {
+                    self.settle_open()?;
+                    drop(self.give_up(batch, cause));
+                    return Ok(());
+                }
+                Err(Setback::TooLarge(_)) => {
+                    self.settle_open()?;
+                    return batch.into_iter().try_for_each(|publication| self.publish(vec![publication]));
+                }
                 Err(setback) => setback,
             };
             attempts += 1;
@@ -413,6 +423,12 @@ impl Press {
         self.producer.commit()?;
         tracing::debug!("transaction committed");
         Ok(())
+    }
+
+    /// Aborts the open transaction, or has a new producer fence it.
+    fn settle_open(&mut self) -> Result<(), Fatal> {
+        let cause = Setback::Abort("a record is too large".to_owned());
+        self.recover(cause).map(|_| ()).map_err(|setback| Fatal(setback.to_string()))
     }
 
     /// Gets ready for another attempt; whether Kafka could be reached for it.

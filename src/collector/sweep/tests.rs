@@ -263,6 +263,61 @@ async fn what_a_filter_no_longer_lists_is_published_once_more_and_then_out_of_sc
 }
 
 #[tokio::test]
+async fn what_a_filter_no_longer_lists_since_it_is_shutting_down_is_followed_to_its_end() {
+    let mut bench = Bench::new();
+    bench.filters = 7;
+    let filtered = |by_id: &[(&str, &str)]| {
+        let by_id = by_id.iter().map(|(id, state)| instance(id, state)).collect();
+        Script { is_filtered: true, by_id, ..listing(&[("i-1", "running")]) }
+    };
+    let both = Script { is_filtered: true, ..listing(&[("i-1", "running"), ("i-2", "running")]) };
+    bench.sweep(&both).await;
+    bench.raw();
+    bench.sweep(&filtered(&[("i-2", "shutting-down")])).await;
+    bench.sweep(&filtered(&[("i-2", "terminated")])).await;
+    assert_eq!(bench.raw(), ["i-1", "i-2", "i-1", "i-2"]);
+    assert_eq!(bench.ledger.len(), 1);
+    bench.sweep(&both).await;
+    bench.sweep(&filtered(&[("i-2", "shutting-down")])).await;
+    bench.sweep(&filtered(&[])).await;
+    assert_eq!(bench.raw(), ["i-1", "i-2", "i-1", "i-2", "i-1", "-i-2"], "or gone unseen");
+}
+
+#[tokio::test]
+async fn of_an_instance_that_is_twice_on_a_page_the_last_counts() {
+    let mut bench = Bench::new();
+    bench.sweep(&listing(&[("i-1", "pending"), ("i-2", "running"), ("i-1", "running")])).await;
+    assert_eq!(bench.ledger.entry("i-1").unwrap().state, InstanceState::Running);
+    assert_eq!(bench.raw(), ["i-2", "i-1"]);
+}
+
+#[tokio::test]
+async fn a_tombstone_is_not_older_than_what_was_published_whatever_the_clocks_say() {
+    let mut bench = Bench::new();
+    bench.sweep(&listing(&[("i-1", "terminated")])).await;
+    // As another replica may have written it, whose clock is ahead.
+    let ahead = Utc::now().timestamp_millis() + 120_000;
+    bench.ledger.head.as_mut().unwrap().observed = ahead;
+    bench.handed.lock().unwrap().clear();
+    bench.sweep(&listing(&[])).await;
+    let handed = bench.handed.lock().unwrap();
+    let tombstone = handed.iter().flatten().find(|record| record.key.as_deref() == Some("i-1")).unwrap();
+    let observed_at = tombstone.headers.iter().find(|(name, _)| name == "observed-at").unwrap().1.clone().unwrap();
+    let at = DateTime::parse_from_rfc3339(std::str::from_utf8(&observed_at).unwrap()).unwrap();
+    assert_eq!(at.timestamp_millis(), ahead);
+}
+
+#[tokio::test]
+async fn what_may_be_committed_or_not_is_remembered_as_if_it_were() {
+    let mut ledger = Ledger::default();
+    let entry = Entry { state: InstanceState::Running, tagged: false, standing: Standing::Present };
+    ledger.doubt(vec![Change::Entry("i-1".into(), Some(entry)), Change::Entry("i-2".into(), None)]);
+    ledger.begin();
+    assert_eq!(ledger.missing().len(), 1, "missed when it is not seen");
+    assert_ne!(ledger.entry("i-1"), Some(entry), "and written again when it is");
+}
+
+#[tokio::test]
 async fn what_a_rule_denies_is_not_published_and_known_ones_are_out_of_scope_but_their_end_is_told() {
     let mut bench = Bench::with_rules(json!([{"deny": {"field": "State.Name", "matches": ["stopped", "terminated"]}}]));
     bench.sweep(&listing(&[("i-1", "running"), ("i-2", "running"), ("i-3", "stopped"), ("i-4", "terminated")])).await;
