@@ -67,8 +67,7 @@ pub fn is_too_much(vanished: usize, alive: usize) -> bool {
 /// Those that vanished with this sweep, unexpectedly.
 pub fn vanished(missing: &[Missing]) -> usize {
     let is_fresh = |missing: &&Missing| {
-        // Published perhaps, and missed by no sweep yet: as good as present here.
-        let is_unmissed = matches!(missing.entry.standing, Standing::Present | Standing::Suspect { absences: 0, .. });
+        let is_unmissed = matches!(missing.entry.standing, Standing::Present | Standing::IN_DOUBT);
         is_unmissed && !missing.entry.state.is_ending()
     };
     missing.iter().filter(is_fresh).count()
@@ -88,6 +87,7 @@ pub fn conclude(evidence: &Evidence) -> Conclusion {
 
 fn step(Missing { id, entry }: &Missing, evidence: &Evidence) -> Step {
     let (before, first_missed, last_seen) = match entry.standing {
+        Standing::IN_DOUBT => (0, evidence.began, 0),
         Standing::Suspect { absences, first_missed, last_seen } => {
             // A sweep that died over its conclusions is no complete one: what it counted does not count.
             let is_on_record = evidence.previous.is_some_and(|previous| previous >= first_missed);
@@ -149,16 +149,15 @@ mod tests {
     }
 
     #[test]
-    fn one_that_may_have_been_published_is_gone_after_two_and_counts_as_vanished_with_the_first() {
-        let in_doubt = Standing::Suspect { absences: 0, first_missed: 0, last_seen: 0 };
-        let doubtful = Entry { standing: in_doubt, ..present(InstanceState::Running) };
-        assert_eq!(conclude(&evidence(missing(31, doubtful), 100)), Conclusion::Held { missing: 31 });
+    fn one_that_is_in_doubt_is_gone_after_two_and_counts_as_vanished_with_the_first() {
+        let doubtful = Entry { standing: Standing::IN_DOUBT, ..present(InstanceState::Running) };
         let first = steps(&evidence(missing(1, doubtful), 5));
         let once = Standing::Suspect { absences: 1, first_missed: 2000, last_seen: 0 };
         let suspect = Entry { standing: once, ..doubtful };
         assert_eq!(first, [Step::Suspect("i-0".into(), suspect)]);
         let second = Evidence { began: 3000, previous: Some(2000), ..evidence(missing(1, suspect), 5) };
         assert_eq!(steps(&second), [Step::Gone { id: "i-0".into(), last_seen: None }]);
+        assert_eq!(conclude(&evidence(missing(31, doubtful), 100)), Conclusion::Held { missing: 31 });
     }
 
     #[test]

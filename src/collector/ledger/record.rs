@@ -189,6 +189,11 @@ pub enum Standing {
     OutOfScope,
 }
 
+impl Standing {
+    /// Nobody knows whether it was published, and no complete sweep has missed it yet. Never on the topic.
+    pub const IN_DOUBT: Self = Self::Suspect { absences: 0, first_missed: 0, last_seen: 0 };
+}
+
 impl Entry {
     /// Whether filters or rules leave it out.
     pub fn is_out_of_scope(&self) -> bool {
