@@ -56,9 +56,13 @@ fn twenty_kills_three_freezes_and_a_minute_without_kafka_leave_the_records_as_th
     let mut replicas = Replicas::start(&config, seed);
 
     let life = Life::begin(ec2, ACCOUNTS, REGIONS, seed);
+    let kill = |replicas: &mut Replicas, moment| {
+        replicas.kill(moment);
+        life.hurry();
+    };
     for _ in 0..3 {
         for moment in [Moment::Transaction, Moment::Restore, Moment::Sweep] {
-            replicas.kill(moment);
+            kill(&mut replicas, moment);
         }
     }
     // Shorter than a transaction may take, and longer.
@@ -67,14 +71,15 @@ fn twenty_kills_three_freezes_and_a_minute_without_kafka_leave_the_records_as_th
     broker.kill();
     for _ in 0..4 {
         replicas.wait(AWAY / 5);
-        replicas.kill(Moment::AnyTime);
+        kill(&mut replicas, Moment::AnyTime);
     }
     replicas.wait(AWAY / 5);
     broker.start_again();
-    replicas.kill(Moment::AnyTime);
+    kill(&mut replicas, Moment::AnyTime);
     replicas.freeze(Duration::from_secs(8));
     while replicas.kills() < KILLS {
-        replicas.kill([Moment::Sweep, Moment::Transaction, Moment::Restore][replicas.kills() % 3]);
+        let moment = [Moment::Sweep, Moment::Transaction, Moment::Restore][replicas.kills() % 3];
+        kill(&mut replicas, moment);
     }
     assert_eq!(replicas.kills(), KILLS);
     let (ec2, changes) = life.end();
