@@ -112,7 +112,7 @@ impl Evidence {
     }
 
     /// Instances that only sweeps that died have published.
-    pub fn ghosts(&self) -> usize {
+    fn ghosts(&self) -> usize {
         let died = self.died();
         let (by_dead, by_others): (Vec<_>, Vec<_>) = self
             .raw

@@ -11,6 +11,9 @@ use crate::support::ec2::FastEc2;
 /// Between two changes. So slow that no breaker trips over what vanishes while nobody looks for a minute.
 const PACE: Duration = Duration::from_millis(50);
 
+/// Longer than anything is put off.
+const LONG: Duration = Duration::from_secs(3600);
+
 /// How often what happened.
 #[derive(Debug, Default, Clone, Copy)]
 #[allow(dead_code, reason = "printed")]
@@ -42,6 +45,7 @@ struct Living {
 pub struct Life {
     ec2: Arc<FastEc2>,
     stop: Arc<AtomicBool>,
+    hurry: Arc<AtomicBool>,
     thread: JoinHandle<Changes>,
 }
 
@@ -52,7 +56,7 @@ impl Life {
         regions: [&'static str; R],
         seed: u64,
     ) -> Self {
-        let (ec2, stop) = (Arc::new(ec2), Arc::new(AtomicBool::new(false)));
+        let (ec2, stop, hurry) = (Arc::new(ec2), Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
         let mut world = World {
             living: ec2.alive().into_keys().map(|id| Living { id, is_stopped: false }).collect(),
             ec2: ec2.clone(),
@@ -63,18 +67,25 @@ impl Life {
             regions: regions.to_vec(),
         };
         let thread = std::thread::spawn({
-            let stop = stop.clone();
+            let (stop, hurry) = (stop.clone(), hurry.clone());
             move || {
                 while !stop.load(Ordering::Relaxed) {
                     world.change();
-                    world.follow_plans(Instant::now());
+                    let is_hurried = hurry.swap(false, Ordering::Relaxed);
+                    world.follow_plans(Instant::now() + if is_hurried { LONG } else { Duration::ZERO });
                     std::thread::sleep(PACE);
                 }
-                world.follow_plans(Instant::now() + Duration::from_secs(3600));
+                world.follow_plans(Instant::now() + LONG);
                 world.changes
             }
         });
-        Self { ec2, stop, thread }
+        Self { ec2, stop, hurry, thread }
+    }
+
+    /// What was to happen later on happens now. After a kill: what only the sweep that died has published is gone before
+    /// the next.
+    pub fn hurry(&self) {
+        self.hurry.store(true, Ordering::Relaxed);
     }
 
     /// Ends the changes, with those that were planned.
@@ -101,14 +112,14 @@ impl World {
         let index = self.random.usize(0..self.living.len());
         let living = &mut self.living[index];
         match what {
-            0..50 => {
+            0..46 => {
                 let (key, value) = (["Name", "Team", "Owner"][self.random.usize(0..3)], self.random.u32(..));
                 // Never the last one: that is another story.
                 let value = (key != "Owner" || value % 2 == 0).then(|| format!("value-{value}"));
                 self.ec2.retag(&living.id, key, value.as_deref());
                 self.changes.tagged += 1;
             }
-            50..76 => {
+            46..72 => {
                 match living.is_stopped {
                     true => self.ec2.start_again(&living.id),
                     false => self.ec2.stop(&living.id),
@@ -116,14 +127,14 @@ impl World {
                 living.is_stopped = !living.is_stopped;
                 self.changes.stopped_or_started += 1;
             }
-            76..80 => {
+            72..76 => {
                 let id = self.launch();
                 self.living.push(Living { id, is_stopped: false });
                 self.changes.launched += 1;
             }
-            80..90 => {
+            76..90 => {
                 let id = self.launch();
-                self.plan(Plan::Vanish, id, 500..8000);
+                self.plan(Plan::Vanish, id, 1000..8000);
                 self.changes.brief += 1;
             }
             90..92 => {
