@@ -1,6 +1,10 @@
 //! The collector: nothing missed, nothing falsely gone. Scenario by scenario, on Apache Kafka.
 
 #[cfg(feature = "aws")]
+mod access;
+#[cfg(feature = "aws")]
+mod check;
+#[cfg(feature = "aws")]
 mod faults;
 mod memory;
 

@@ -1,0 +1,131 @@
+//! Asking EC2 whether it would do something, without having it done: for `rollcall check`.
+
+use std::time::Duration;
+
+use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_ec2::operation::describe_images::DescribeImagesOutput;
+use aws_sdk_ec2::operation::describe_instances::DescribeInstancesOutput;
+use aws_sdk_ec2::operation::describe_tags::DescribeTagsOutput;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::Ec2;
+use super::answer::{Answer, Decoding};
+use super::fault::Failure;
+use super::second_look::filter;
+use super::session::Identity;
+use super::xml::DecodeError;
+use crate::collector::fault::{Fault, FaultKind};
+use crate::collector::source::Scope;
+
+/// How long a question may take, with what is tried again.
+const WITHIN: Duration = Duration::from_secs(20);
+/// EC2's "yes".
+const WOULD_SUCCEED: &str = "DryRunOperation";
+/// An endpoint that does not know dry runs does what it is asked: then it had better be little.
+const FEW: i32 = 5;
+/// No such image.
+const NO_IMAGE: &str = "ami-00000000000000000";
+
+/// A call that a sweep makes in a region.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    DescribeInstances,
+    DescribeTags,
+    DescribeImages,
+}
+
+impl Action {
+    /// As in policies.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        match name {
+            "ec2:DescribeInstances" => Some(Self::DescribeInstances),
+            "ec2:DescribeTags" => Some(Self::DescribeTags),
+            "ec2:DescribeImages" => Some(Self::DescribeImages),
+            _ => None,
+        }
+    }
+}
+
+/// It is permitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Permission {
+    /// Whether EC2 did it, for not knowing dry runs.
+    pub is_done: bool,
+    /// How far EC2's clock is ahead of this machine's.
+    pub ahead: Option<TimeDelta>,
+}
+
+impl Permission {
+    fn new(is_done: bool, date: Option<DateTime<Utc>>) -> Self {
+        Self { is_done, ahead: date.map(|date| date - Utc::now()) }
+    }
+}
+
+impl Ec2 {
+    /// Who the credentials of an account (`None`: the process's own) make us.
+    pub(crate) async fn identity(&self, account: Option<&str>) -> Result<Identity, Fault> {
+        within("GetCallerIdentity", self.sessions.identity(account)).await
+    }
+
+    /// Whether the action is permitted there.
+    pub(crate) async fn dry_run(&self, scope: &Scope, action: Action) -> Result<Permission, Fault> {
+        let deadline = self.api.calls.deadline_in(WITHIN / 2);
+        let calls = &self.api.calls;
+        let images = || vec![filter("image-id", &[NO_IMAGE.to_owned()])];
+        match action {
+            Action::DescribeInstances => {
+                let attempt = |client: aws_sdk_ec2::Client| async move {
+                    let decoding = Decoding::new(nothing, || DescribeInstancesOutput::builder().build());
+                    let request = client.describe_instances().dry_run(true).max_results(FEW).customize();
+                    permission("DescribeInstances", &decoding, request.interceptor(decoding.clone()).send().await)
+                };
+                within("DescribeInstances", calls.call(scope, "DescribeInstances", deadline, attempt)).await
+            }
+            Action::DescribeTags => {
+                let attempt = |client: aws_sdk_ec2::Client| async move {
+                    let decoding = Decoding::new(nothing, || DescribeTagsOutput::builder().build());
+                    let request = client.describe_tags().dry_run(true).max_results(FEW).customize();
+                    permission("DescribeTags", &decoding, request.interceptor(decoding.clone()).send().await)
+                };
+                within("DescribeTags", calls.call(scope, "DescribeTags", deadline, attempt)).await
+            }
+            Action::DescribeImages => {
+                let attempt = |client: aws_sdk_ec2::Client| async move {
+                    let decoding = Decoding::new(nothing, || DescribeImagesOutput::builder().build());
+                    let request = client.describe_images().dry_run(true).set_filters(Some(images())).customize();
+                    permission("DescribeImages", &decoding, request.interceptor(decoding.clone()).send().await)
+                };
+                within("DescribeImages", calls.call(scope, "DescribeImages", deadline, attempt)).await
+            }
+        }
+    }
+}
+
+async fn within<T>(call: &str, asked: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    let late = |_| Err(Fault::new(FaultKind::Unavailable, format!("{call}: no answer within {WITHIN:?}")));
+    tokio::time::timeout(WITHIN, asked).await.unwrap_or_else(late)
+}
+
+/// Only that there is an answer matters.
+fn nothing(_: &[u8]) -> Result<(), DecodeError> {
+    Ok(())
+}
+
+fn permission<O, E>(
+    call: &str,
+    decoding: &Decoding<(), O>,
+    sent: Result<O, SdkError<E, HttpResponse>>,
+) -> Result<Permission, Failure>
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    match decoding.answer(call, sent) {
+        Ok(Answer { date, .. }) => {
+            let date = date.and_then(|date| DateTime::parse_from_rfc2822(&date).ok());
+            Ok(Permission::new(true, date.map(|date| date.to_utc())))
+        }
+        Err(failure) if failure.code.as_deref() == Some(WOULD_SUCCEED) => Ok(Permission::new(false, failure.date)),
+        Err(failure) => Err(failure),
+    }
+}
