@@ -9,12 +9,12 @@ use aws_sdk_ec2::operation::describe_tags::DescribeTagsOutput;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::Ec2;
 use super::answer::{Answer, Decoding};
 use super::fault::Failure;
 use super::second_look::filter;
 use super::session::Identity;
 use super::xml::DecodeError;
+use super::{Api, Ec2};
 use crate::collector::fault::{Fault, FaultKind};
 use crate::collector::source::Scope;
 
@@ -70,8 +70,13 @@ impl Ec2 {
 
     /// Whether the action is permitted there.
     pub(crate) async fn dry_run(&self, scope: &Scope, action: Action) -> Result<Permission, Fault> {
-        let deadline = self.api.calls.deadline_in(WITHIN / 2);
-        let calls = &self.api.calls;
+        self.api.dry_run(scope, action).await
+    }
+}
+
+impl Api {
+    async fn dry_run(&self, scope: &Scope, action: Action) -> Result<Permission, Fault> {
+        let (calls, deadline) = (&self.calls, self.calls.deadline_in(WITHIN / 2));
         let images = || vec![filter("image-id", &[NO_IMAGE.to_owned()])];
         match action {
             Action::DescribeInstances => {
@@ -127,5 +132,28 @@ where
         }
         Err(failure) if failure.code.as_deref() == Some(WOULD_SUCCEED) => Ok(Permission::new(false, failure.date)),
         Err(failure) => Err(failure),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::collector::aws::stand_in::{Reply, StandIn, scope};
+
+    async fn after(reply: Reply) -> Result<bool, FaultKind> {
+        let ec2 = StandIn::says([reply]).await;
+        let answer = ec2.api.dry_run(&scope("r-1"), Action::DescribeInstances).await;
+        answer.map(|permission| permission.is_done).map_err(|fault| fault.kind)
+    }
+
+    #[tokio::test]
+    async fn a_dry_run_that_would_succeed_is_an_error_that_means_yes() {
+        assert_eq!(after(Reply::error(412, "DryRunOperation")).await, Ok(false));
+        assert_eq!(after(Reply::error(403, "UnauthorizedOperation")).await, Err(FaultKind::Denied));
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_knows_no_dry_run_has_answered() {
+        assert_eq!(after(Reply::page(&["i-1"], None)).await, Ok(true));
     }
 }
