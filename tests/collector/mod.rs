@@ -7,6 +7,8 @@ mod check;
 #[cfg(feature = "aws")]
 mod faults;
 mod memory;
+#[cfg(feature = "aws")]
+mod processing;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
