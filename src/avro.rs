@@ -2,13 +2,28 @@
 
 use std::marker::PhantomData;
 
+use apache_avro::rabin::Rabin;
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::writer::datum::GenericDatumWriter;
 use apache_avro::{AvroResult, Schema};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::profile::encode::{SINGLE_OBJECT_MARKER, rabin_fingerprint};
+/// Bytes 0 and 1 of the encoding.
+const MARKER: [u8; 2] = [0xC3, 0x01];
+
+/// What precedes a value: the marker, and CRC-64-AVRO of the parsing canonical form of the schema that wrote it.
+pub fn single_object_header(schema: &Schema) -> Vec<u8> {
+    [MARKER.as_slice(), &schema.fingerprint::<Rabin>().bytes].concat()
+}
+
+/// Parses a schema that the binary carries.
+///
+/// # Panics
+/// When the schema is broken: a fault of the build, which the first test that runs finds.
+pub fn embedded(json: &str) -> Schema {
+    Schema::parse_str(json).expect("an embedded schema is valid")
+}
 
 /// Why bytes are not a value of the schema.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,7 +52,7 @@ impl<T: Serialize + DeserializeOwned> SingleObject<T> {
     /// None with a schema that parses.
     pub fn new(schema: &'static Schema) -> AvroResult<Self> {
         Ok(Self {
-            header: [SINGLE_OBJECT_MARKER.as_slice(), &rabin_fingerprint(schema)].concat(),
+            header: single_object_header(schema),
             writer: GenericDatumWriter::builder(schema).build()?,
             reader: GenericDatumReader::builder(schema).build()?,
             of: PhantomData,
@@ -59,9 +74,9 @@ impl<T: Serialize + DeserializeOwned> SingleObject<T> {
     /// # Errors
     /// When they are none of ours, damaged, or of a schema that this release does not know.
     pub fn decode(&self, bytes: &[u8]) -> Result<T, DecodeError> {
-        let rest = bytes.strip_prefix(&SINGLE_OBJECT_MARKER).ok_or(DecodeError::Foreign)?;
+        let rest = bytes.strip_prefix(&MARKER).ok_or(DecodeError::Foreign)?;
         let (fingerprint, mut datum) = rest.split_first_chunk::<8>().ok_or(DecodeError::Foreign)?;
-        if *fingerprint != self.header[SINGLE_OBJECT_MARKER.len()..] {
+        if *fingerprint != self.header[MARKER.len()..] {
             return Err(DecodeError::NewerFormat(u64::from_le_bytes(*fingerprint)));
         }
         self.reader.read_deser(&mut datum).map_err(|error| DecodeError::Damaged(error.to_string()))

@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::Override;
 
 /// Takes the roll of an EC2 fleet: every device, every change, once.
-#[derive(Debug, Parser)]
+#[derive(Debug, Clone, Parser)]
 #[command(version, about, max_term_width = 100, after_help = AFTER)]
 pub struct Cli {
     /// Configuration file, YAML or JSON
@@ -37,7 +37,7 @@ Flags win over variables, variables over the file.\n\n\
 Exit codes: 0 done, 2 usage or configuration, 1 anything else.";
 
 /// What to do.
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub enum Command {
     /// Sweep the sources and publish raw records
     Collect(Collect),
@@ -63,7 +63,7 @@ pub enum Command {
 }
 
 /// `collect`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Collect {
     /// Sweep each scope once, then end: 1 where a sweep was incomplete
     #[arg(long)]
@@ -71,7 +71,7 @@ pub struct Collect {
 }
 
 /// `sweeps`.
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub enum Sweeps {
     /// One line a scope: its last sweep, the instances known, what is held back
     List {
@@ -96,7 +96,7 @@ pub enum Output {
 }
 
 /// `demo`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Demo {
     /// Take the fleet from the output of `aws ec2 describe-instances` instead of inventing one; `-` is standard input
     #[arg(long, value_name = "FILE")]
@@ -116,7 +116,7 @@ pub struct Demo {
 }
 
 /// `render`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Render {
     /// What `aws ec2 describe-instances` prints, or raw records one a line; `-` is standard input
     #[arg(short, long, value_name = "FILE", default_value = "-")]
@@ -126,7 +126,7 @@ pub struct Render {
     #[arg(short, long)]
     pub profile: Option<crate::profile::Profile>,
 
-    /// When the instances were observed, RFC 3339; default: now
+    /// When the instances were observed, RFC 3339; default: now, save for profile ocsf, which needs it
     #[arg(long, value_name = "TIME")]
     pub observed_at: Option<DateTime<Utc>>,
 
@@ -134,13 +134,13 @@ pub struct Render {
     #[arg(long, value_name = "ID")]
     pub account: Option<String>,
 
-    /// Region of instances that do not name their zone
+    /// Region that the instances are in; default, where a profile has it: what their zone begins with
     #[arg(long, value_name = "REGION")]
     pub region: Option<String>,
 }
 
 /// `topics`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Topics {
     /// Create those that do not exist; those that do are never altered
     #[arg(long)]
@@ -148,7 +148,7 @@ pub struct Topics {
 }
 
 /// `config`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Config {
     /// Something else than to print it
     #[command(subcommand)]
@@ -156,14 +156,14 @@ pub struct Config {
 }
 
 /// What else can be done with a configuration.
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub enum ConfigAction {
     /// Translate the JSON of Sumo Logic's EC2 inventory sources; notes go to standard error
     Import(Import),
 }
 
 /// `config import`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Import {
     /// The source's JSON configuration, or a list of them; `-` is standard input
     #[arg(value_name = "FILE")]
@@ -171,7 +171,7 @@ pub struct Import {
 }
 
 /// `check`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Check {
     /// Form of the output
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
@@ -179,7 +179,7 @@ pub struct Check {
 }
 
 /// `policy`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Policy {
     /// Form of the output
     #[arg(short, long, value_enum, default_value_t = Output::Text)]

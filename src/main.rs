@@ -16,6 +16,7 @@ use rollcall::config::import::{ImportError, Translation, translate};
 use rollcall::config::{self, Config, ConfigError, Override};
 use rollcall::kafka::client;
 use rollcall::kafka::topics::{self, Admin};
+use rollcall::profile::Profile;
 use rollcall::stage::{Process, unreachable_kafka};
 use rollcall::{admin, check, demo, policy, render, sweeps, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
@@ -63,7 +64,7 @@ fn main() -> ExitCode {
             return ExitCode::from(FAILED);
         }
     };
-    let outcome = runtime.block_on(dispatch(cli.command, config));
+    let outcome = runtime.block_on(dispatch(cli, config));
     // A client that waits for a coordinator that is away must not keep the process.
     runtime.shutdown_background();
     match outcome {
@@ -132,8 +133,8 @@ fn import(args: &cli::Import) -> ExitCode {
     }
 }
 
-async fn dispatch(command: Command, config: Config) -> anyhow::Result<ExitCode> {
-    match command {
+async fn dispatch(cli: Cli, config: Config) -> anyhow::Result<ExitCode> {
+    match &cli.command {
         Command::Config(_) => {
             std::io::stdout().write_all(serde_saphyr::to_string(&config)?.as_bytes())?;
             Ok(ExitCode::SUCCESS)
@@ -147,38 +148,38 @@ async fn dispatch(command: Command, config: Config) -> anyhow::Result<ExitCode> 
             std::io::stdout().write_all(text.as_bytes())?;
             Ok(if check::is_fine(&lines) { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
         }
-        Command::Policy(args) => show_policies(&args, &config),
-        Command::Render(args) => render(&args, &config).await,
-        Command::Topics(args) => show_topics(&args, &config).await,
+        Command::Policy(args) => show_policies(args, &config),
+        Command::Render(args) => render(args, &config).await,
+        Command::Topics(args) => show_topics(args, &config).await,
         Command::Sweeps(cli::Sweeps::List { output }) => {
-            let is_json = output == cli::Output::Json;
+            let is_json = *output == cli::Output::Json;
             tokio::task::block_in_place(|| sweeps::list(&config, is_json, &mut std::io::stdout()))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Sweeps(cli::Sweeps::Accept { scope }) => {
-            let missing = sweeps::accept(&config, &scope).await?;
+            let missing = sweeps::accept(&config, scope).await?;
             println!("{scope}: accepted that {missing} are gone; its next sweeps count them");
             Ok(ExitCode::SUCCESS)
         }
         Command::Demo(args) => {
-            demo::run(&args, &config, stop_on_signal()?).await?;
+            demo::run(args, &config, stop_on_signal()?).await?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Map => {
-            let process = start(config).await?;
+            let process = start(&cli, config).await?;
             let partitions = process.check_topics().await?;
             process.map(partitions).await?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Collect(args) => {
-            let process = start(config).await?;
+            let process = start(&cli, config).await?;
             let partitions = process.check_topics().await?;
             let repeat = if args.once { Repeat::Times(1) } else { Repeat::Forever };
             let Outcome { incomplete, .. } = process.collect(partitions, repeat).await?;
             Ok(if args.once && incomplete > 0 { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
         }
         Command::Run => {
-            let process = start(config).await?;
+            let process = start(&cli, config).await?;
             let partitions = process.check_topics().await?;
             let mapping = process.map(partitions);
             let collecting = async {
@@ -197,7 +198,7 @@ async fn dispatch(command: Command, config: Config) -> anyhow::Result<ExitCode> 
 }
 
 /// A process with its admin port open.
-async fn start(config: Config) -> anyhow::Result<Process> {
+async fn start(cli: &Cli, config: Config) -> anyhow::Result<Process> {
     let stop = stop_on_signal()?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = serde_json::to_string(&config)?, "starting");
     let process = Process::new(config, stop)?;
@@ -206,7 +207,32 @@ async fn start(config: Config) -> anyhow::Result<Process> {
         let (metrics, health) = (process.metrics.clone(), Arc::clone(&process.health));
         admin::serve(listen, metrics, health, process.stop.clone()).await?;
     }
+    reload_on_hangup(cli.clone(), &process)?;
     Ok(process)
+}
+
+/// At SIGHUP the configuration is read again, and its sources are taken over; what else is in it needs a restart.
+fn reload_on_hangup(cli: Cli, process: &Process) -> anyhow::Result<()> {
+    let mut hangups = signal(SignalKind::hangup())?;
+    let (sources, running) = (process.sources.clone(), process.config.clone());
+    tokio::spawn(async move {
+        while hangups.recv().await.is_some() {
+            let mut config = match load(&cli) {
+                Ok(config) => config,
+                Err(error) => {
+                    tracing::error!(%error, "the configuration was read again and is not taken over");
+                    continue;
+                }
+            };
+            tracing::info!(config = serde_json::to_string(&config).unwrap_or_default(), "configuration read again");
+            let wanted = std::mem::replace(&mut config.collector.sources, running.collector.sources.clone());
+            if config != *running {
+                tracing::warn!("only collector.sources is taken over; for the rest restart");
+            }
+            sources.send_if_modified(|sources| std::mem::replace(sources, wanted.clone()) != wanted);
+        }
+    });
+    Ok(())
 }
 
 /// Cancelled by SIGINT or SIGTERM. A second one ends the process at once.
@@ -243,9 +269,15 @@ async fn render(args: &cli::Render, config: &Config) -> anyhow::Result<ExitCode>
     let instances = file::instances(&text).with_context(|| format!("{name} is not what describe-instances prints"))?;
     let mut mapping = config.mapping();
     mapping.profile = args.profile.unwrap_or(mapping.profile);
+    if mapping.profile == Profile::Ocsf && args.observed_at.is_none() {
+        // Its time is the observation's, and a file does not tell it.
+        eprintln!("rollcall: profile \"ocsf\" needs --observed-at TIME, as in 2026-01-02T03:04:05Z");
+        return Ok(ExitCode::from(MISCONFIGURED));
+    }
     let context = render::Context {
         observed_at: args.observed_at.unwrap_or_else(chrono::Utc::now),
         account: args.account.clone(),
+        region: args.region.clone(),
     };
     let mut output = std::io::BufWriter::new(std::io::stdout().lock());
     let mut complain = |complaint: String| eprintln!("rollcall: {complaint}");

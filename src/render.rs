@@ -2,11 +2,11 @@
 
 use std::io::{self, Write};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::Value;
 
-use crate::device::Instance;
-use crate::profile::Mapping;
+use crate::profile::change::{Occurrence, Origin};
+use crate::profile::{Mapping, Scope};
 
 /// What the instances themselves do not tell.
 #[derive(Debug, Clone)]
@@ -15,6 +15,8 @@ pub struct Context {
     pub observed_at: DateTime<Utc>,
     /// The account, for instances that do not name their owner.
     pub account: Option<String>,
+    /// The region, which they do not name.
+    pub region: Option<String>,
 }
 
 /// What came of it.
@@ -39,25 +41,30 @@ pub fn render(
     complain: &mut dyn FnMut(String),
 ) -> io::Result<Rendered> {
     let mut rendered = Rendered::default();
+    let observed_at = context.observed_at.timestamp_millis();
+    let original_time = context.observed_at.to_rfc3339_opts(SecondsFormat::Millis, true);
+    let origin = Origin { original_time: Some(&original_time), ..Origin::default() };
+    let occurrence = Occurrence::created(observed_at, origin);
+    let scope = Scope { account: context.account.as_deref(), region: context.region.as_deref() };
     for (index, value) in instances.iter().enumerate() {
         let number = index + 1;
         let text = value.to_string();
-        let instance = match Instance::parse(&text) {
-            Ok(instance) => instance,
+        let reading = match mapping.read(&text) {
+            Ok(reading) => reading,
             Err(error) => {
                 rendered.rejected += 1;
                 complain(format!("instance {number} is not a JSON object: {error}"));
                 continue;
             }
         };
-        let Some(id) = instance.instance_id.text() else {
+        let Some(id) = reading.instance.instance_id.text() else {
             rendered.rejected += 1;
             complain(format!("instance {number} has no InstanceId, or one that is not text"));
             continue;
         };
-        instance.unreadable(&mut |path| complain(format!("{id}: {path} cannot be read and is taken for absent")));
-        let device = mapping.render(id, &instance, context.account.as_deref());
-        serde_json::to_writer(&mut *output, &mapping.event(&device, context.observed_at))?;
+        reading.unreadable(&mut |path| complain(format!("{id}: {path} cannot be read and is taken for absent")));
+        let device = mapping.render(id, &reading, scope);
+        serde_json::to_writer(&mut *output, &mapping.event(&device, &occurrence))?;
         output.write_all(b"\n")?;
         rendered.events += 1;
     }

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::kafka::topics::{Admin, Role, differences, wanted};
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
@@ -31,6 +32,8 @@ pub struct Process {
     pub metrics: Arc<Metrics>,
     /// Its health.
     pub health: Arc<Health>,
+    /// The sources that are wanted: those of the configuration, until it is read again.
+    pub sources: Arc<watch::Sender<Vec<config::Source>>>,
     /// Asks everything in it to end.
     pub stop: CancellationToken,
 }
@@ -54,7 +57,8 @@ impl Process {
     pub fn new(config: Config, stop: CancellationToken) -> anyhow::Result<Self> {
         let (metrics, health) = (Arc::new(Metrics::new()?), Arc::new(Health::default()));
         health.not_ready(START, "checking the topics");
-        Ok(Self { config: Arc::new(config), metrics, health, stop })
+        let sources = Arc::new(watch::Sender::new(config.collector.sources.clone()));
+        Ok(Self { config: Arc::new(config), metrics, health, sources, stop })
     }
 
     /// Checks the topics.

@@ -148,6 +148,7 @@ fn an_unknown_key_or_a_bad_value_is_2_and_names_key_value_and_what_is_allowed() 
     for (setting, parts) in [
         ("kafka.bootstrap_server=x", ["kafka.bootstrap_server", "unknown field", "bootstrap_servers"]),
         ("mapper.profile=splunk", ["mapper.profile", "splunk", "sekoia"]),
+        ("mapper.ignore.fields=[device.]", ["mapper.ignore.fields", "device.", "[].hostname"]),
         ("mapper.commit_interval=soon", ["mapper.commit_interval", "soon", "100ms"]),
         ("mapper.engines=0", ["mapper.engines", "0", "nonzero"]),
         ("kafka.partitions=0", ["kafka.partitions", "0", "1 to 10000"]),
@@ -388,6 +389,27 @@ fn render_names_members_that_it_cannot_read_and_that_is_success() {
     let odd = json!({"InstanceId": "i-1", "PublicIpAddress": 7}).to_string();
     let ended = run_on(&["render"], odd.as_bytes()).expect(0).complains_of(&["i-1", "PublicIpAddress"]);
     assert_eq!(ended.lines().len(), 1);
+}
+
+#[test]
+fn render_of_profile_ocsf_wants_to_know_when_and_takes_the_region() {
+    let lines = instance("i-1").to_string();
+    let ended = run_on(&["render", "--profile", "ocsf"], lines.as_bytes()).expect(2);
+    assert_eq!(ended.complains_of(&["ocsf", "--observed-at"]).stdout, "");
+    let arguments = ["render", "--profile", "ocsf", "--region", "cn-north-1", OBSERVED[0], OBSERVED[1]];
+    let event = run_on(&arguments, lines.as_bytes()).expect(0).lines().remove(0);
+    assert_eq!(event["time"], 1_767_225_600_000_i64);
+    assert_eq!(event["cloud"]["cloud_partition"], "aws-cn");
+    assert_eq!(event["device"]["uid_alt"], "arn:aws-cn:ec2:cn-north-1:123456789012:instance/i-1");
+    // Nothing depends on when it is rendered.
+    assert_eq!(run_on(&arguments, lines.as_bytes()).expect(0).lines().remove(0), event);
+}
+
+#[test]
+fn render_of_profile_cse_is_a_small_record() {
+    let record =
+        run_on(&["render", "--profile", "cse"], instance("i-1").to_string().as_bytes()).expect(0).lines().remove(0);
+    assert_eq!((&record["uniqueId"], &record["_siemVendor"]), (&json!("123456789012-i-1"), &json!("Amazon")));
 }
 
 #[test]

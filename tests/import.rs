@@ -134,7 +134,6 @@ fn what_is_printed_is_a_configuration_of_ours() {
 }
 
 #[test]
-#[ignore = "until aws.regions takes all, and aws.credentials static keys"]
 fn all_regions_and_a_key_are_a_configuration_of_ours() {
     let key = json!({"type": "S3BucketAuthentication", "awsId": "AKIAIOSFODNN7EXAMPLE", "awsKey": SECRET});
     let (code, yaml, notes) = import(&changed(BY_KEY, &[("authentication", key)]));

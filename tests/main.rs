@@ -11,6 +11,10 @@ mod facts;
 mod harness;
 mod import;
 mod mapping;
+mod ocsf;
+mod other_events;
 #[cfg(feature = "aws")]
 mod pipeline;
+mod profiles;
+mod schemas;
 mod support;

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::{Line, Outcome, Progress};
 use crate::collector::aws::Ec2;
-use crate::collector::aws::probe::{Action, Permission};
+use crate::collector::aws::probe::{Describe, Permission};
 use crate::collector::aws::session::overlap;
 use crate::collector::fault::{Fault, FaultKind};
 use crate::collector::source::{Discovery, Scope, Source};
@@ -174,7 +174,7 @@ impl Of {
     /// What each scope answers.
     async fn scopes(&self, scopes: Vec<Scope>) -> BTreeMap<Scope, Asked> {
         let actions: Vec<_> =
-            ec2_actions(&self.aws).into_iter().filter_map(|name| Some((name, Action::named(name)?))).collect();
+            ec2_actions(&self.aws).into_iter().filter_map(|name| Some((name, Describe::named(name)?))).collect();
         let ask = |scope: Scope| {
             let (ec2, actions) = (self.ec2.clone(), actions.clone());
             async move {
@@ -220,7 +220,7 @@ struct Asked {
     clock: Option<Fault>,
 }
 
-async fn ask_scope(ec2: &Ec2, scope: &Scope, actions: &[(&'static str, Action)]) -> Asked {
+async fn ask_scope(ec2: &Ec2, scope: &Scope, actions: &[(&'static str, Describe)]) -> Asked {
     let shown = scope.to_string();
     let mut asked = Asked { lines: Vec::new(), ahead: None, clock: None };
     let mut closed = None;
@@ -247,7 +247,7 @@ async fn ask_scope(ec2: &Ec2, scope: &Scope, actions: &[(&'static str, Action)])
                 Line::ok(name, &shown, how)
             }
             // Only where they are wanted, and the sweep does without.
-            Err(fault) if *action == Action::DescribeImages => {
+            Err(fault) if *action == Describe::Images => {
                 Line::warning(name, &shown, fault.to_string(), fault.kind.remedy())
             }
             Err(fault) => Line::failed(name, &shown, &fault),

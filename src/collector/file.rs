@@ -9,6 +9,7 @@ use tokio::io::AsyncReadExt;
 use super::fault::{Fault, FaultKind};
 use super::source::{BoxFuture, Discovery, Page, Pages, RESERVATION_MEMBERS, Scope, Source};
 use crate::config::FileSource;
+use crate::record::canonical::Instance;
 
 /// Instances a page.
 const PAGE: usize = 1000;
@@ -68,7 +69,7 @@ impl Pages for FilePages {
             }
             let rest = self.rest.as_mut().filter(|rest| !rest.is_empty());
             Ok(rest.map(|rest| {
-                let instances = rest.drain(..rest.len().min(PAGE)).collect();
+                let instances = rest.drain(..rest.len().min(PAGE)).map(|value| Instance::of_value(&value)).collect();
                 Page { observed_at: Utc::now(), instances }
             }))
         })

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use serde_json::{Map, Value};
 
 use super::ledger::InstanceState;
 use super::publisher::{Destination, Headers, Outgoing};
 use super::source::Scope;
-use crate::record::{self, canonical};
+use crate::record;
+use crate::record::canonical::Instance;
 
 /// What the headers of a source's records say beside the scope.
 #[derive(Debug, Clone, Default)]
@@ -20,10 +20,8 @@ pub struct Labels {
 }
 
 /// What the memory keeps of an instance.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Observation {
-    /// Its ID.
-    pub id: String,
     /// `State.Name`.
     pub state: InstanceState,
     /// Whether it shows tags.
@@ -31,12 +29,9 @@ pub struct Observation {
 }
 
 impl Observation {
-    /// Of an instance; `None` where it has no ID.
-    pub fn of(instance: &Value) -> Option<Self> {
-        let id = instance.get("InstanceId")?.as_str().filter(|id| !id.is_empty())?.to_owned();
-        let state = InstanceState::from_name(instance["State"]["Name"].as_str());
-        let tagged = instance["Tags"].as_array().is_some_and(|tags| !tags.is_empty());
-        Some(Self { id, state, tagged })
+    /// Of an instance.
+    pub fn of(instance: &Instance) -> Self {
+        Self { state: InstanceState::from_name(instance.state.as_deref()), tagged: instance.has_tags }
     }
 }
 
@@ -61,28 +56,23 @@ pub fn headers(scope: &Scope, sweep_id: &str, labels: &Labels, observed_at: Date
 }
 
 /// The raw record of an instance.
-pub fn instance(id: &str, instance: Map<String, Value>, headers: &Headers) -> Outgoing {
+pub fn instance(id: &str, json: Vec<u8>, headers: &Headers) -> Outgoing {
     Outgoing {
         destination: Destination::Raw,
         key: Some(id.to_owned()),
-        value: Some(canonical::to_bytes(instance)),
+        value: Some(json),
         headers: Arc::clone(headers),
     }
 }
 
 /// What has no ID has no place on the raw topic, and goes to the dead letters.
-pub fn no_instance(value: &Value, headers: &Headers) -> Outgoing {
+pub fn no_instance(json: Vec<u8>, headers: &Headers) -> Outgoing {
     let more = [
         ("error-kind", "no-instance-id".to_owned()),
         ("error", "the source listed something without an InstanceId".to_owned()),
         ("failed-at", time(Utc::now())),
     ];
-    Outgoing {
-        destination: Destination::DeadLetters,
-        key: None,
-        value: Some(value.to_string().into_bytes()),
-        headers: with(headers, more),
-    }
+    Outgoing { destination: Destination::DeadLetters, key: None, value: Some(json), headers: with(headers, more) }
 }
 
 /// The instance is gone: a tombstone.

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::fault::{Class, Fault, FaultKind};
@@ -20,6 +20,7 @@ use super::scope::{ScopeTask, Shared, SourceTask};
 use super::source::{Discovery, Scope};
 use super::sweep::memory;
 use super::{Outcome, Repeat};
+use crate::config;
 use crate::record::partition_for;
 
 /// What readiness waits for.
@@ -37,9 +38,16 @@ struct Leased {
     at_rest: HashMap<String, Ledger>,
 }
 
+/// A configured source, and who asks it for its scopes.
+struct Listed {
+    task: Arc<SourceTask>,
+    asking: AbortHandle,
+}
+
 /// A task of a scope.
 struct Running {
     lease: Lease,
+    source: Arc<SourceTask>,
     acceptances: mpsc::UnboundedSender<Option<Acceptance>>,
     stop: CancellationToken,
 }
@@ -52,9 +60,19 @@ struct Ended {
     outcome: Outcome,
 }
 
+/// Makes a source by its configuration.
+pub type Make = Box<dyn Fn(&config::Source) -> anyhow::Result<SourceTask> + Send>;
+
+/// What a source has told of its scopes.
+type Told = (Arc<SourceTask>, Discovery);
+
 /// Who sweeps what.
 pub struct Roster {
-    sources: Vec<Arc<SourceTask>>,
+    make: Make,
+    sources: Vec<Listed>,
+    asking: JoinSet<()>,
+    tell: mpsc::Sender<Told>,
+    told: mpsc::Receiver<Told>,
     discovered: BTreeMap<String, Discovery>,
     leased: BTreeMap<i32, Leased>,
     running: BTreeMap<String, Running>,
@@ -72,10 +90,15 @@ pub struct Roster {
 }
 
 impl Roster {
-    /// A roster of `sources`, before anything is known.
-    pub fn new(sources: Vec<SourceTask>, sweep_partitions: i32, shared: Shared, stop: CancellationToken) -> Self {
+    /// A roster without a source.
+    pub fn new(make: Make, sweep_partitions: i32, shared: Shared, stop: CancellationToken) -> Self {
+        let (tell, told) = mpsc::channel(1);
         Self {
-            sources: sources.into_iter().map(Arc::new).collect(),
+            make,
+            sources: Vec::new(),
+            asking: JoinSet::new(),
+            tell,
+            told,
             discovered: BTreeMap::new(),
             leased: BTreeMap::new(),
             running: BTreeMap::new(),
@@ -90,14 +113,14 @@ impl Roster {
         }
     }
 
-    /// Sweeps what is ours, until stopped or done.
-    pub async fn run(mut self, mut ownership: mpsc::UnboundedReceiver<Ownership>) -> Outcome {
-        let (tell, mut discoveries) = mpsc::channel(1);
-        let mut asking = JoinSet::new();
-        for source in &self.sources {
-            self.shared.health.reached(&source.config.name, State::Initialized);
-            asking.spawn(discover(source.clone(), tell.clone()));
-        }
+    /// Sweeps what is ours of the sources that are wanted at a time, until stopped or done.
+    pub async fn run(
+        mut self,
+        mut wanted: watch::Receiver<Vec<config::Source>>,
+        mut ownership: mpsc::UnboundedReceiver<Ownership>,
+    ) -> Outcome {
+        let first = wanted.borrow_and_update().clone();
+        self.configure(&first);
         while !self.is_done() {
             tokio::select! {
                 () = self.stop.cancelled() => break,
@@ -105,14 +128,18 @@ impl Roster {
                     Some(news) => self.follow(news),
                     None => break,
                 },
-                Some((source, discovery)) = discoveries.recv() => self.learn(source, discovery),
+                Ok(()) = wanted.changed() => {
+                    let wanted = wanted.borrow_and_update().clone();
+                    self.configure(&wanted);
+                }
+                Some((task, discovery)) = self.told.recv() => self.learn(&task, discovery),
                 Some(ended) = self.tasks.join_next() => self.take_back(ended),
             }
             self.settle();
         }
-        asking.shutdown().await;
-        for source in &self.sources {
-            self.shared.health.reached(&source.config.name, State::Stopping);
+        self.asking.shutdown().await;
+        for listed in &self.sources {
+            self.shared.health.reached(&listed.task.config.name, State::Stopping);
         }
         for running in self.running.values() {
             running.stop.cancel();
@@ -124,11 +151,47 @@ impl Roster {
     }
 
     fn is_done(&self) -> bool {
-        let is_asked = |source: &Arc<SourceTask>| self.discovered.contains_key(&source.config.name);
-        self.shared.repeat != Repeat::Forever
-            && self.settled
-            && self.running.is_empty()
-            && self.sources.iter().all(is_asked)
+        self.shared.repeat != Repeat::Forever && self.settled && self.running.is_empty() && self.are_all_known()
+    }
+
+    fn are_all_known(&self) -> bool {
+        self.sources.iter().all(|listed| self.discovered.contains_key(&listed.task.config.name))
+    }
+
+    /// Brings the sources in line with the configuration: those that stay are not disturbed, the others end, and what is
+    /// new begins.
+    fn configure(&mut self, wanted: &[config::Source]) {
+        let mut before = std::mem::take(&mut self.sources);
+        for config in wanted {
+            if let Some(same) = before.iter().position(|listed| listed.task.config == *config) {
+                self.sources.push(before.swap_remove(same));
+                continue;
+            }
+            match (self.make)(config) {
+                Ok(task) => self.begin(Arc::new(task)),
+                Err(error) => tracing::error!(source = config.name, error = format!("{error:#}"), "cannot be made"),
+            }
+        }
+        for Listed { task, asking } in before {
+            let name = &task.config.name;
+            tracing::info!(source = name, "the source was changed or taken out of the configuration: it ends");
+            asking.abort();
+            if !self.sources.iter().any(|listed| listed.task.config.name == *name) {
+                self.shared.health.reached(name, State::Stopping);
+            }
+            self.discovered.remove(name);
+            for running in self.running.values().filter(|running| Arc::ptr_eq(&running.source, &task)) {
+                running.stop.cancel();
+            }
+        }
+    }
+
+    fn begin(&mut self, task: Arc<SourceTask>) {
+        for state in [State::Pending, State::Started, State::Initialized] {
+            self.shared.health.reached(&task.config.name, state);
+        }
+        let asking = self.asking.spawn(discover(task.clone(), self.tell.clone()));
+        self.sources.push(Listed { task, asking });
     }
 
     // === News ===
@@ -158,7 +221,11 @@ impl Roster {
         }
     }
 
-    fn learn(&mut self, source: String, discovery: Discovery) {
+    fn learn(&mut self, task: &Arc<SourceTask>, discovery: Discovery) {
+        if !self.sources.iter().any(|listed| Arc::ptr_eq(&listed.task, task)) {
+            return;
+        }
+        let source = task.config.name.clone();
         for unknown in &discovery.unknown {
             let (account, error) = (unknown.account.as_deref().unwrap_or("-"), &unknown.fault);
             let (class, kind) = (error.class().name(), error.kind.name());
@@ -224,7 +291,7 @@ impl Roster {
     fn named(&mut self) -> BTreeMap<String, (Scope, Arc<SourceTask>)> {
         let mut named = BTreeMap::new();
         let mut places = BTreeMap::new();
-        for task in &self.sources {
+        for Listed { task, .. } in &self.sources {
             let Some(discovery) = self.discovered.get(&task.config.name) else { continue };
             for scope in &discovery.scopes {
                 if let (Some(account), Some(region)) = (&scope.account, &scope.region) {
@@ -248,9 +315,9 @@ impl Roster {
         let ledger = leased.at_rest.remove(key).unwrap_or_default();
         let (acceptances, receiver) = mpsc::unbounded_channel();
         let (lease, stop) = (leased.lease, CancellationToken::new());
-        let shared = self.shared.clone();
+        let (shared, source) = (self.shared.clone(), task.clone());
         let work = ScopeTask { scope: scope.clone(), task, lease, acceptances: receiver, shared, stop: stop.clone() };
-        self.running.insert(key.to_owned(), Running { lease, acceptances, stop });
+        self.running.insert(key.to_owned(), Running { lease, source, acceptances, stop });
         self.tasks.spawn(async move {
             let (ledger, outcome) = work.run(ledger).await;
             Ended { scope, lease, ledger, outcome }
@@ -259,8 +326,7 @@ impl Roster {
 
     /// Notes, once, which of the remembered scopes the configuration no longer names.
     fn let_go(&mut self) {
-        let all_asked = self.sources.iter().all(|source| self.discovered.contains_key(&source.config.name));
-        if !all_asked {
+        if !self.are_all_known() {
             return;
         }
         let mut left = Vec::new();
@@ -289,7 +355,7 @@ impl Roster {
     fn is_certainly_not_named(&self, key: &str) -> bool {
         let scope = scope_of(key);
         let Some(discovery) = self.discovered.get(&scope.source) else {
-            return !self.sources.iter().any(|source| source.config.name == scope.source);
+            return !self.sources.iter().any(|listed| listed.task.config.name == scope.source);
         };
         let may_be =
             discovery.unknown.iter().any(|unknown| unknown.account.is_none() || unknown.account == scope.account);
@@ -310,7 +376,7 @@ fn scope_of(key: &str) -> Scope {
 }
 
 /// Asks a source for its scopes, again and again.
-async fn discover(task: Arc<SourceTask>, tell: mpsc::Sender<(String, Discovery)>) {
+async fn discover(task: Arc<SourceTask>, tell: mpsc::Sender<Told>) {
     let mut soon = DISCOVER_SOON;
     loop {
         let discovery = task.source.scopes().await;
@@ -324,7 +390,7 @@ async fn discover(task: Arc<SourceTask>, tell: mpsc::Sender<(String, Discovery)>
         } else {
             DISCOVER_AGAIN
         };
-        if tell.send((task.config.name.clone(), discovery)).await.is_err() {
+        if tell.send((task.clone(), discovery)).await.is_err() {
             return;
         }
         tokio::time::sleep(pause).await;

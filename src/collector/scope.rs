@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::fault::Class;
@@ -92,8 +92,7 @@ impl ScopeTask {
             while let Ok(acceptance) = self.acceptances.try_recv() {
                 ledger.acceptance = acceptance;
             }
-            let Some(swept) = self.sweep(&mut ledger).await else { break };
-            drop(slot);
+            let Some(swept) = self.sweep(slot, &mut ledger).await else { break };
             self.report(&swept, &ledger);
             needs_somebody = swept.fault.as_ref().is_some_and(|fault| fault.class() == Class::ThirdPartyConfig);
             outcome = outcome.and(Outcome::of(swept.verdict));
@@ -105,7 +104,7 @@ impl ScopeTask {
         (ledger, outcome)
     }
 
-    async fn sweep(&self, ledger: &mut Ledger) -> Option<Swept> {
+    async fn sweep(&self, slot: SemaphorePermit<'_>, ledger: &mut Ledger) -> Option<Swept> {
         let SourceTask { config, source, labels, rules, filters } = &*self.task;
         let sweeper = Sweeper {
             scope: &self.scope,
@@ -117,9 +116,10 @@ impl ScopeTask {
             settling_delay: config.settling_delay(),
             give_up_after: config.give_up_after,
             filters: *filters,
+            slots: &self.shared.concurrency,
             stop: &self.stop,
         };
-        sweeper.sweep(ledger).await
+        sweeper.sweep(slot, ledger).await
     }
 
     fn report(&self, swept: &Swept, ledger: &Ledger) {

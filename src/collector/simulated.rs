@@ -10,12 +10,11 @@ mod tests;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use chrono::Utc;
-use serde_json::Value;
-
 use super::fault::Fault;
 use super::source::{BoxFuture, Discovery, Page, Pages, Scope, Source};
 use crate::config::SimulatedSource;
+use crate::record::canonical::Instance;
+use chrono::Utc;
 use fleet::Fleet;
 
 const ACCOUNTS: [&str; 3] = ["111122223333", "444455556666", "777788889999"];
@@ -35,7 +34,7 @@ impl Simulated {
     }
 
     /// The instances of a scope at its next sweep: some time has passed since the last one.
-    fn next(&self, scope: &Scope) -> Vec<Value> {
+    fn next(&self, scope: &Scope) -> Vec<Instance> {
         let now = Utc::now();
         let mut fleets = self.fleets.lock().unwrap_or_else(PoisonError::into_inner);
         let fleet = match fleets.get_mut(scope) {
@@ -49,7 +48,7 @@ impl Simulated {
                 fleets.entry(scope.clone()).or_insert(Fleet::new(self.config.seed, account, region, share, now))
             }
         };
-        fleet.instances().into_iter().map(Value::Object).collect()
+        fleet.instances().iter().map(Instance::of_map).collect()
     }
 }
 

@@ -9,6 +9,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 
 use super::fault::Fault;
+use crate::record::canonical::Instance;
 
 /// A future on the heap, so that sources of several kinds can be swept alike.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -57,9 +58,9 @@ pub struct Unknown {
 pub struct Page {
     /// When the source answered.
     pub observed_at: DateTime<Utc>,
-    /// Instances as the AWS CLI prints them, with the reservation's members merged in. Anything that is not one is
-    /// published too, for the mapper to reject: nothing is lost here.
-    pub instances: Vec<Value>,
+    /// Instances as the AWS CLI prints them, with the reservation's members merged in. Anything that is not one is among
+    /// them too, without an ID: nothing is lost here.
+    pub instances: Vec<Instance>,
 }
 
 /// The tags of instances by their ID, as in the member `Tags`.

@@ -1,11 +1,12 @@
 //! One sweep of one scope: list, publish, conclude. "No answer" is not "an empty answer": only a sweep that heard the end
 //! of the listing may conclude anything from what is missing in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -17,9 +18,15 @@ use super::publisher::{Destination, Headers, Lease, Outgoing, PublishError, Publ
 use super::raw::{self, Labels, Observation};
 use super::rules::{Fate, Rules};
 use super::source::{Page, Scope, SecondLook, Source};
+use crate::record::canonical::{self, Instance};
+
+#[cfg(test)]
+mod tests;
 
 /// Records that one transaction is asked to take, beside a page's.
 const CHUNK: usize = 1000;
+/// How long an answer may take before others get the slot of its sweep.
+const SLOT_PATIENCE: Duration = Duration::from_secs(5);
 /// Instances that are asked for by their IDs although so many vanished that they will hardly be believed.
 const MAX_ASKED: usize = 2000;
 
@@ -43,6 +50,8 @@ pub struct Sweeper<'a> {
     pub give_up_after: Duration,
     /// Digest of the source's filters.
     pub filters: i64,
+    /// Sweeps at the same time.
+    pub slots: &'a Semaphore,
     /// Ends the sweep between two steps.
     pub stop: &'a CancellationToken,
 }
@@ -103,6 +112,8 @@ impl From<PublishError> for Interruption {
 /// A sweep under way.
 struct Sweep<'a> {
     sweeper: &'a Sweeper<'a>,
+    /// `None` while it waits for an answer that takes long.
+    slot: Option<SemaphorePermit<'a>>,
     ledger: &'a mut Ledger,
     head: Head,
     /// Of the complete sweep before this one.
@@ -112,14 +123,15 @@ struct Sweep<'a> {
 }
 
 impl Sweeper<'_> {
-    /// Sweeps the scope once; `None` where it was asked to end before it had a verdict.
-    pub async fn sweep(&self, ledger: &mut Ledger) -> Option<Swept> {
+    /// Sweeps the scope once, in a slot of [`slots`](Self::slots); `None` where it was asked to end before it had a verdict.
+    pub async fn sweep<'a>(&'a self, slot: SemaphorePermit<'a>, ledger: &'a mut Ledger) -> Option<Swept> {
         let (began, id) = (Instant::now(), Uuid::now_v7().to_string());
         let last = ledger.head.clone();
         ledger.begin();
         let now = Utc::now().timestamp_millis();
         let mut sweep = Sweep {
             sweeper: self,
+            slot: Some(slot),
             head: match &last {
                 None => Head::begun(&id, now),
                 Some(last) => Head {
@@ -150,21 +162,37 @@ impl Sweeper<'_> {
         sweep.ledger.head = Some(sweep.head);
         Some(Swept { id, verdict, fault, tally, seconds: began.elapsed().as_secs_f64() })
     }
-
-    async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Result<T, Interruption> {
-        tokio::select! {
-            done = work => Ok(done),
-            () = self.stop.cancelled() => Err(Interruption::Stopped),
-        }
-    }
 }
 
 impl Sweep<'_> {
+    /// Waits for an answer of the source, unless asked to end. One that is long in coming, since it is tried again and
+    /// again, must not keep other scopes from their sweeps: the slot is theirs meanwhile.
+    async fn ask<T>(&mut self, answer: impl Future<Output = T>) -> Result<T, Interruption> {
+        let Sweeper { slots, stop, .. } = *self.sweeper;
+        let mut answer = std::pin::pin!(answer);
+        tokio::select! {
+            answer = &mut answer => return Ok(answer),
+            () = stop.cancelled() => return Err(Interruption::Stopped),
+            () = tokio::time::sleep(SLOT_PATIENCE) => self.slot = None,
+        }
+        let came = async {
+            let answer = answer.await;
+            (answer, slots.acquire().await.ok())
+        };
+        tokio::select! {
+            (answer, slot) = came => {
+                self.slot = slot;
+                Ok(answer)
+            }
+            () = stop.cancelled() => Err(Interruption::Stopped),
+        }
+    }
+
     /// All of it; what is held back, if something is.
     async fn work(&mut self) -> Result<Option<Fault>, Interruption> {
         let sweeper = self.sweeper;
         let mut pages = sweeper.source.pages(sweeper.scope);
-        while let Some(page) = sweeper.unless_stopped(pages.next()).await?? {
+        while let Some(page) = self.ask(pages.next()).await?? {
             self.tally.pages += 1;
             self.take(page, false).await?;
         }
@@ -202,19 +230,20 @@ impl Sweep<'_> {
         let headers = self.headers(page.observed_at);
         let (mut records, mut changes) = (Vec::with_capacity(page.instances.len() + 1), Vec::new());
         for instance in page.instances {
-            let Some(observation) = Observation::of(&instance) else {
-                records.push(raw::no_instance(&instance, &headers));
+            let observation = Observation::of(&instance);
+            let (json, fate) = self.by_the_rules(&instance).unwrap_or((instance.json, Fate::Keep));
+            let Some(id) = instance.id.as_deref() else {
+                // By the rules too: it may be an instance that somebody has edited.
+                records.extend((fate == Fate::Keep).then(|| raw::no_instance(json, &headers)));
                 continue;
             };
-            let Value::Object(mut members) = instance else { continue };
-            self.ledger.mark_seen(&observation.id);
-            let known = self.ledger.entry(&observation.id);
-            let id = observation.id.as_str();
-            let after = match self.sweeper.rules.apply(&mut members) {
+            self.ledger.mark_seen(id);
+            let known = self.ledger.entry(id);
+            let after = match fate {
                 Fate::Keep => {
-                    records.push(raw::instance(id, members, &headers));
+                    records.push(raw::instance(id, json, &headers));
                     self.tally.instances += 1;
-                    published(&observation, filters_aside && self.is_filtered())
+                    published(observation, filters_aside && self.is_filtered())
                 }
                 Fate::Deny if known.is_none() => continue,
                 Fate::Deny if observation.state == InstanceState::Terminated => {
@@ -223,7 +252,7 @@ impl Sweep<'_> {
                     self.tally.removed += 1;
                     None
                 }
-                Fate::Deny => Some(out_of_scope(&observation)),
+                Fate::Deny => Some(out_of_scope(observation)),
             };
             if after != known {
                 self.tally.out_of_scope += usize::from(after.is_some_and(|entry| entry.is_out_of_scope()));
@@ -233,16 +262,22 @@ impl Sweep<'_> {
         self.publish(records, changes).await
     }
 
+    /// What the rules leave of an instance, and whether it is published at all; `None` where there is nothing to apply.
+    fn by_the_rules(&self, instance: &Instance) -> Option<(Vec<u8>, Fate)> {
+        let rules = self.sweeper.rules;
+        let mut members = if rules.is_empty() { None } else { instance.to_map() }?;
+        let fate = rules.apply(&mut members);
+        Some((canonical::to_bytes(members), fate))
+    }
+
     /// EC2 answers at times without tags: what had some and shows none is asked for them.
-    async fn guard_tags(&mut self, instances: &mut [Value]) -> Result<(), Interruption> {
+    async fn guard_tags(&mut self, instances: &mut [Instance]) -> Result<(), Interruption> {
         let Some(second_look) = self.sweeper.source.second_look() else { return Ok(()) };
         let mut stripped = BTreeMap::new();
-        for (index, instance) in instances.iter().enumerate() {
-            if let Some(observation) = Observation::of(instance)
-                && !observation.tagged
-                && self.ledger.entry(&observation.id).is_some_and(|entry| entry.tagged)
-            {
-                stripped.insert(observation.id, index);
+        for (index, instance) in instances.iter().enumerate().filter(|(_, instance)| !instance.has_tags) {
+            let id = instance.id.as_deref().unwrap_or_default();
+            if self.ledger.entry(id).is_some_and(|entry| entry.tagged) {
+                stripped.insert(id.to_owned(), index);
             }
         }
         if stripped.is_empty() {
@@ -250,10 +285,12 @@ impl Sweep<'_> {
         }
         let ids: Vec<_> = stripped.keys().cloned().collect();
         let scope = self.sweeper.scope;
-        let tags = self.sweeper.unless_stopped(second_look.tags(scope, &ids)).await??;
+        let tags = self.ask(second_look.tags(scope, &ids)).await??;
         for (id, tags) in tags.into_iter().filter(|(_, tags)| !tags.is_empty()) {
             let Some(instance) = stripped.get(&id).and_then(|index| instances.get_mut(*index)) else { continue };
-            instance["Tags"] = tags.into_iter().map(Value::Object).collect();
+            let Some(mut members) = instance.to_map() else { continue };
+            members.insert("Tags".to_owned(), tags.into_iter().map(Value::Object).collect());
+            *instance = Instance::of_map(&members);
             self.tally.tags_restored += 1;
         }
         tracing::info!(%scope, stripped = ids.len(), restored = self.tally.tags_restored, "tags had vanished");
@@ -294,16 +331,16 @@ impl Sweep<'_> {
         if vanished > MAX_ASKED && is_too_much(vanished, self.ledger.alive()) && !is_accepted {
             return Ok((missing, now));
         }
-        self.sweeper.unless_stopped(tokio::time::sleep(self.sweeper.settling_delay)).await?;
+        self.ask(tokio::time::sleep(self.sweeper.settling_delay)).await?;
         let (mut asked_at, mut still_missing) = (Utc::now(), Vec::new());
         for chunk in missing.chunks(CHUNK) {
             let ids: Vec<_> = chunk.iter().map(|missing| missing.id.to_string()).collect();
             let found = second_look.instances(self.sweeper.scope, &ids);
-            let page = self.sweeper.unless_stopped(found).await??;
+            let page = self.ask(found).await??;
             asked_at = asked_at.min(page.observed_at);
-            let found: Vec<_> = page.instances.iter().filter_map(Observation::of).map(|found| found.id).collect();
+            let found: HashSet<_> = page.instances.iter().filter_map(|instance| instance.id.clone()).collect();
             self.take(page, true).await?;
-            still_missing.extend(chunk.iter().filter(|missing| !found.iter().any(|id| *id == missing.id)).cloned());
+            still_missing.extend(chunk.iter().filter(|missing| !found.contains(missing.id.as_str())).cloned());
         }
         Ok((still_missing, asked_at))
     }
@@ -313,7 +350,7 @@ impl Sweep<'_> {
         let scope = self.sweeper.scope;
         let who = match self.sweeper.source.second_look() {
             None => String::new(),
-            Some(second_look) => match self.sweeper.unless_stopped(second_look.identity(scope)).await? {
+            Some(second_look) => match self.ask(second_look.identity(scope)).await? {
                 Ok(identity) => format!("; asked as {identity}"),
                 Err(fault) => format!("; who asks cannot be found out: {fault}"),
             },
@@ -380,7 +417,7 @@ impl Sweep<'_> {
 }
 
 /// What is known of an instance once its record is published. `by_id`: the source's filters did not list it.
-fn published(observation: &Observation, by_id: bool) -> Option<Entry> {
+fn published(observation: Observation, by_id: bool) -> Option<Entry> {
     match by_id {
         false => Some(Entry { standing: Standing::Present, ..out_of_scope(observation) }),
         // Its last record tells that it is gone, and no filter will list it again.
@@ -389,7 +426,7 @@ fn published(observation: &Observation, by_id: bool) -> Option<Entry> {
     }
 }
 
-fn out_of_scope(observation: &Observation) -> Entry {
+fn out_of_scope(observation: Observation) -> Entry {
     Entry { state: observation.state, tagged: observation.tagged, standing: Standing::OutOfScope }
 }
 

@@ -60,6 +60,10 @@ pub fn faults(config: &Config) -> Vec<Fault> {
     let group = &config.collector.group_id;
     faults.unless(!group.is_empty(), "collector.group_id", "is empty; a name is needed");
     faults.unless(*group != mapper.group_id, "collector.group_id", format!("{group:?} is mapper.group_id too"));
+    if let Err(path) = crate::profile::ignore::Ignore::new(&mapper.ignore.fields, &mapper.ignore.tags) {
+        let message = format!("{path:?} is not a path; write device.ip, or device.network_interfaces[].hostname");
+        faults.add("mapper.ignore.fields", message);
+    }
     let limit = kafka.transaction_timeout / 2;
     faults.between("mapper.commit_interval", mapper.commit_interval, Duration::from_millis(1), limit);
     let most = kafka.max_message_bytes.saturating_sub(64 << 10);

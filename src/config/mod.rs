@@ -175,6 +175,12 @@ pub struct Mapper {
     pub encoding: Encoding,
     /// What `time` says, in profile `sekoia`.
     pub time: TimeField,
+    /// What never makes an event alone.
+    pub ignore: Ignore,
+    /// Labels of every event: the header `labels`, and `metadata.labels` in profile `ocsf`.
+    pub labels: Vec<String>,
+    /// The tenant whose events these are, in profile `ocsf`.
+    pub tenant_uid: Option<String>,
     /// Threads that map, each with partitions of its own. Default: one per core.
     pub engines: NonZeroUsize,
     /// A transaction is committed when it is this old,
@@ -201,6 +207,9 @@ impl Default for Mapper {
             profile: Profile::Sekoia,
             encoding: Encoding::Avro,
             time: TimeField::Launched,
+            ignore: Ignore::default(),
+            labels: Vec::new(),
+            tenant_uid: None,
             engines: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             commit_interval: Duration::from_millis(100),
             max_batch_records: at_least_one(10_000),
@@ -210,6 +219,16 @@ impl Default for Mapper {
             max_reject_streak: 100,
         }
     }
+}
+
+/// What never makes an event alone, beside what the profile says; the values ride on the next event.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ignore {
+    /// Paths as the header `changed` has them, with `[]` for any element of a list.
+    pub fields: Vec<String>,
+    /// Patterns of tag keys, with `*` and `?`.
+    pub tags: Vec<String>,
 }
 
 /// Metrics and health.
@@ -257,7 +276,15 @@ pub enum LogFormat {
 impl Config {
     /// Where a mapping comes from.
     pub fn mapping(&self) -> crate::profile::Mapping {
-        crate::profile::Mapping { profile: self.mapper.profile, time: self.mapper.time }
+        let Mapper { profile, time, ignore, labels, tenant_uid, .. } = &self.mapper;
+        crate::profile::Mapping {
+            profile: *profile,
+            time: *time,
+            // What it cannot read was refused when the configuration was loaded.
+            ignore: crate::profile::ignore::Ignore::new(&ignore.fields, &ignore.tags).unwrap_or_default(),
+            labels: labels.clone(),
+            tenant_uid: tenant_uid.clone().filter(|tenant| !tenant.is_empty()),
+        }
     }
 }
 

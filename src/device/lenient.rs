@@ -7,9 +7,10 @@ use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
 
 use super::time;
 
@@ -160,6 +161,64 @@ impl<T: Inspect> Inspect for Member<T> {
             Member::Known(value) => value.unreadable(path, report),
         }
     }
+}
+
+/// A member as a detail of an event: as it is, save that names are in snake case, instants in one form, and lists, whose
+/// order means nothing, in that of their JSON.
+pub trait Detail {
+    /// The value; `None` where nothing is said.
+    fn detail(&self) -> Option<Value>;
+}
+
+impl<T: Detail> Detail for Member<T> {
+    fn detail(&self) -> Option<Value> {
+        self.known()?.detail()
+    }
+}
+
+impl Detail for Cow<'_, str> {
+    fn detail(&self) -> Option<Value> {
+        Some(self.as_ref().into())
+    }
+}
+
+impl Detail for DateTime<Utc> {
+    fn detail(&self) -> Option<Value> {
+        Some(self.to_rfc3339_opts(SecondsFormat::Millis, true).into())
+    }
+}
+
+impl Detail for bool {
+    fn detail(&self) -> Option<Value> {
+        Some((*self).into())
+    }
+}
+
+impl Detail for i64 {
+    fn detail(&self) -> Option<Value> {
+        Some((*self).into())
+    }
+}
+
+impl Detail for AnyObject {
+    /// What is in it was not read.
+    fn detail(&self) -> Option<Value> {
+        None
+    }
+}
+
+impl<T: Detail> Detail for Vec<T> {
+    fn detail(&self) -> Option<Value> {
+        let mut elements: Vec<_> = self.iter().filter_map(Detail::detail).collect();
+        elements.sort_by_cached_key(Value::to_string);
+        (!elements.is_empty()).then(|| elements.into())
+    }
+}
+
+/// An object of the members that say something; `None` where none does.
+pub fn object_of<'m>(members: impl IntoIterator<Item = (&'m str, Option<Value>)>) -> Option<Value> {
+    let members: Map<_, _> = members.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
+    (!members.is_empty()).then(|| members.into())
 }
 
 /// Anything, as long as it says something: an object of empty members does not.

@@ -1,46 +1,74 @@
 //! One EC2 instance, as far as a profile renders it: the middle between raw record and event. Pure.
 //!
 //! Members and types are those of EC2's `Instance` (API version 2016-11-15), read leniently: a member of a wrong type
-//! counts as absent and is named by [`Instance::unreadable`], the rest of the instance stands.
+//! counts as absent and is named by [`Reading::unreadable`], the rest of the instance stands. [`Instance`] is what every
+//! profile renders, [`details`] the rest of the model, which is read only where a profile asks for it.
 
+pub mod details;
 mod lenient;
+mod model;
 pub mod time;
 
-use std::marker::PhantomData;
+use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
-use serde::Deserialize;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Error, MapAccess, Unexpected};
+use serde::de::{Error, Unexpected};
 
-use lenient::{AnyObject, Inspect, Lenient};
-pub use lenient::{List, Member, Path, Text};
+use details::Details;
+use lenient::{AnyObject, Inspect};
+pub use lenient::{Detail, List, Member, Path, Text, object_of};
+use model::objects;
 
-/// Declares objects of EC2's model: the struct, its lenient reading, and the walk that names what could not be read.
-macro_rules! objects {
-    ($($(#[$doc:meta])* $name:ident<$life:lifetime> { $($member:ident: $kind:ty = $wire:literal,)* })*) => {$(
-        $(#[$doc])*
-        #[derive(Debug, Default, Deserialize)]
-        #[serde(default, bound(deserialize = "'de: 'a"))]
-        #[allow(missing_docs)] // The members are EC2's; its API reference describes them.
-        pub struct $name<$life> {
-            #[serde(skip)]
-            record: PhantomData<&$life [u8]>,
-            $(#[serde(rename = $wire)] pub $member: $kind,)*
+/// The tag whose value is an instance's name.
+pub const NAME_TAG: &str = "Name";
+/// Set by EC2 Auto Scaling on the instances that it launches.
+pub const AUTOSCALING_TAG: &str = "aws:autoscaling:groupName";
+
+/// A raw record, as far as a profile renders it.
+#[derive(Debug)]
+pub struct Reading<'a> {
+    /// What every profile renders.
+    pub instance: Instance<'a>,
+    /// The rest, for a profile that renders all there is.
+    pub details: Option<Details<'a>>,
+}
+
+impl<'a> Reading<'a> {
+    /// Reads the members of [`Instance`].
+    ///
+    /// # Errors
+    /// When `value` is not one JSON object.
+    pub fn of_instance(value: &'a str) -> Result<Self, serde_json::Error> {
+        Ok(Self { instance: Instance::parse(value)?, details: None })
+    }
+
+    /// Reads all members of the model.
+    ///
+    /// # Errors
+    /// When `value` is not one JSON object.
+    pub fn in_full(value: &'a str) -> Result<Self, serde_json::Error> {
+        Ok(Self { instance: Instance::parse(value)?, details: Some(serde_json::from_str(value)?) })
+    }
+
+    /// Calls `report` with the path of each member that is there but cannot be read, as in
+    /// `NetworkInterfaces[].MacAddress`.
+    pub fn unreadable(&self, report: &mut dyn FnMut(&str)) {
+        // Both halves read some lists.
+        let mut told = BTreeSet::new();
+        self.instance.unreadable(&mut |path| {
+            let path = path.to_string();
+            report(&path);
+            told.insert(path);
+        });
+        if let Some(details) = &self.details {
+            Inspect::unreadable(details, Path::Root, &mut |path| {
+                let path = path.to_string();
+                if !told.contains(&path) {
+                    report(&path);
+                }
+            });
         }
-
-        impl<'de: $life, $life> Lenient<'de> for $name<$life> {
-            fn from_map<A: MapAccess<'de>>(map: A) -> Result<Member<Self>, A::Error> {
-                Self::deserialize(MapAccessDeserializer::new(map)).map(Member::Known)
-            }
-        }
-
-        impl Inspect for $name<'_> {
-            fn unreadable(&self, _path: Path<'_>, _report: &mut dyn FnMut(Path<'_>)) {
-                $(self.$member.unreadable(Path::Member(&_path, $wire), _report);)*
-            }
-        }
-    )*};
+    }
 }
 
 objects! {
@@ -175,6 +203,11 @@ impl<'a> Instance<'a> {
         self.placement.known()?.availability_zone.text()
     }
 
+    /// The region: what was swept, else what the zone begins with.
+    pub fn region<'b>(&'b self, swept: Option<&'b str>) -> Option<&'b str> {
+        swept.filter(|region| !region.is_empty()).or_else(|| region_in(self.availability_zone()?))
+    }
+
     /// The instance's own IPv6 address, else the first of its primary interface.
     pub fn first_ipv6(&self) -> Option<&str> {
         self.ipv6_address.text().or_else(|| {
@@ -194,5 +227,45 @@ impl<'a> Instance<'a> {
     /// `NetworkInterfaces[].MacAddress`.
     pub fn unreadable(&self, report: &mut dyn FnMut(Path<'_>)) {
         Inspect::unreadable(self, Path::Root, report);
+    }
+}
+
+/// What a text begins with that is the name of a region: two to four letters, words, and a number, as in `us-gov-west-1`.
+pub fn region_in(text: &str) -> Option<&str> {
+    let is_word = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase());
+    let mut parts = text.split('-');
+    let mut end = parts.next().filter(|part| is_word(part) && (2..=4).contains(&part.len()))?.len();
+    for (words, part) in parts.enumerate() {
+        let digits = part.bytes().take_while(u8::is_ascii_digit).count();
+        if digits > 0 {
+            return (words > 0).then(|| &text[..end + 1 + digits]);
+        }
+        if !is_word(part) {
+            return None;
+        }
+        end += 1 + part.len();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::region_in;
+
+    #[test]
+    fn a_zone_begins_with_its_region() {
+        for (zone, region) in [
+            ("eu-west-1a", "eu-west-1"),
+            ("us-gov-west-1b", "us-gov-west-1"),
+            ("us-west-2-lax-1a", "us-west-2"),
+            ("eusc-de-east-1a", "eusc-de-east-1"),
+            ("ap-southeast-12c", "ap-southeast-12"),
+        ] {
+            assert_eq!(region_in(zone), Some(region), "{zone}");
+        }
+        for zone in ["", "eu", "eu-west", "eu-1a", "e-west-1a", "europe-west-1a", "EU-west-1a", "eu--1a", "eu-west1a-1"]
+        {
+            assert_eq!(region_in(zone), None, "{zone}");
+        }
     }
 }

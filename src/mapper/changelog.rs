@@ -9,8 +9,7 @@ use apache_avro::Schema;
 use serde::{Deserialize, Serialize};
 
 use super::state::{DeviceState, Known, Life, Removal, Rendering};
-use crate::avro::{DecodeError, SingleObject};
-use crate::profile::encode::embedded;
+use crate::avro::{DecodeError, SingleObject, embedded};
 use crate::profile::{Fingerprint, MAPPING_VERSION, Profile};
 use crate::record::Digest;
 

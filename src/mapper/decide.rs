@@ -4,24 +4,11 @@
 
 use chrono::DateTime;
 
-use super::state::{DeviceState, Devices, Known, Life, Removal, Rendering};
-use crate::device::Instance;
-use crate::profile::diff::{FieldChange, diff};
-use crate::profile::{Device, Mapping, TERMINATED};
-use crate::record::{AWS_ACCOUNT, AWS_REGION, Digest, RawRecord, partition_for};
-
-/// What an event says of its device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// First seen, or seen again after it was gone.
-    Created,
-    /// Rendered otherwise than in its last event.
-    Updated,
-    /// Terminated, or no longer there.
-    Removed(Removal),
-    /// The same raw record, rendered otherwise by a newer mapping.
-    Remapped,
-}
+use super::state::{DeviceState, Devices, Known, Life, Rendering};
+pub use crate::profile::change::{Change, Removal};
+use crate::profile::diff::FieldChange;
+use crate::profile::{Device, Mapping, Scope, TERMINATED};
+use crate::record::{AWS_ACCOUNT, AWS_REGION, Digest, LAST_SEEN, RawRecord, partition_for};
 
 /// Why a record is a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -83,6 +70,8 @@ pub struct Emission {
     pub change: Change,
     /// What differs, for `updated` and `remapped`.
     pub fields: Vec<FieldChange>,
+    /// When the device was last seen to be there, milliseconds since the epoch.
+    pub last_seen: i64,
     /// The device that is reported.
     pub device: Device,
     /// The device's state from now on.
@@ -110,11 +99,9 @@ pub fn decide(rules: &Rules, record: &RawRecord<'_>, devices: &Devices, unreadab
     let Some(value) = record.value else {
         return removed(rules, record, state, Removal::Absent);
     };
-    let account = record.header(AWS_ACCOUNT);
-    let known = Known {
-        digest: Digest::of(value, account, record.header(AWS_REGION)),
-        fingerprint: rules.mapping.fingerprint(),
-    };
+    let scope = Scope { account: record.header(AWS_ACCOUNT), region: record.header(AWS_REGION) };
+    let known =
+        Known { digest: Digest::of(value, scope.account, scope.region), fingerprint: rules.mapping.fingerprint() };
     if state.is_some_and(|state| state.renders_from(known)) {
         return Decision::Unchanged;
     }
@@ -123,21 +110,21 @@ pub fn decide(rules: &Rules, record: &RawRecord<'_>, devices: &Devices, unreadab
         Err(error) => return Decision::Reject(Rejection::NotUtf8(error)),
     };
     let repaired;
-    let instance = match Instance::parse(text) {
-        Ok(instance) => instance,
+    let reading = match rules.mapping.read(text) {
+        Ok(reading) => reading,
         Err(error) => {
             // A member that occurs twice costs no instance: the last one counts.
             let Ok(value) = serde_json::from_str::<serde_json::Value>(text) else {
                 return Decision::Reject(Rejection::NotAnObject(error.to_string()));
             };
             repaired = value.to_string();
-            match Instance::parse(&repaired) {
-                Ok(instance) => instance,
+            match rules.mapping.read(&repaired) {
+                Ok(reading) => reading,
                 Err(error) => return Decision::Reject(Rejection::NotAnObject(error.to_string())),
             }
         }
     };
-    match instance.instance_id.text() {
+    match reading.instance.instance_id.text() {
         None => return Decision::Reject(Rejection::NoInstanceId),
         Some(id) if id != key => {
             let instance_id = id.to_owned();
@@ -145,12 +132,12 @@ pub fn decide(rules: &Rules, record: &RawRecord<'_>, devices: &Devices, unreadab
         }
         Some(_) => {}
     }
-    instance.unreadable(&mut |path| unreadable(&path.to_string()));
-    if instance.state_name() == Some(TERMINATED) {
+    reading.unreadable(unreadable);
+    if reading.instance.state_name() == Some(TERMINATED) {
         return removed(rules, record, state, Removal::Terminated);
     }
-    let device = rules.mapping.render(key, &instance, account);
-    seen(record, state, known, device)
+    let device = rules.mapping.render(key, &reading, scope);
+    seen(&rules.mapping, record, state, known, device)
 }
 
 /// What can be said of a record without its value's meaning; its key.
@@ -171,7 +158,13 @@ fn check_envelope<'a>(rules: &Rules, record: &RawRecord<'a>) -> Result<&'a str, 
 }
 
 /// The instance is there, and renders to `device`.
-fn seen(record: &RawRecord<'_>, state: Option<&DeviceState>, known: Known, device: Device) -> Decision {
+fn seen(
+    mapping: &Mapping,
+    record: &RawRecord<'_>,
+    state: Option<&DeviceState>,
+    known: Known,
+    device: Device,
+) -> Decision {
     let observed_at = record.observed_at_ms();
     let json = match device.to_json() {
         Ok(json) => json,
@@ -188,8 +181,8 @@ fn seen(record: &RawRecord<'_>, state: Option<&DeviceState>, known: Known, devic
                 (Change::Created, Vec::new(), state.revision + 1, state.first_seen, observed_at)
             }
             Life::Present(last) => {
-                let fields = differences(&last.device, &json);
-                if !fields.iter().any(FieldChange::is_loud) {
+                let fields = mapping.differences(&last.device, &json);
+                if fields.is_empty() {
                     return Decision::Same(known);
                 }
                 let (change, last_change) = if last.known.digest == known.digest {
@@ -205,6 +198,7 @@ fn seen(record: &RawRecord<'_>, state: Option<&DeviceState>, known: Known, devic
     Decision::Emit(Box::new(Emission {
         change,
         fields,
+        last_seen: observed_at,
         device,
         state: DeviceState { revision, observed_at, raw_offset: record.offset, first_seen, last_change, life },
     }))
@@ -227,6 +221,11 @@ fn removed(rules: &Rules, record: &RawRecord<'_>, state: Option<&DeviceState>, r
     Decision::Emit(Box::new(Emission {
         change: Change::Removed(reason),
         fields: Vec::new(),
+        last_seen: match reason {
+            // EC2 still lists it.
+            Removal::Terminated => observed_at,
+            Removal::Absent => last_seen(record).unwrap_or(state.observed_at).min(observed_at),
+        },
         device: match reason {
             Removal::Terminated => device.terminated(),
             Removal::Absent => device,
@@ -242,34 +241,10 @@ fn removed(rules: &Rules, record: &RawRecord<'_>, state: Option<&DeviceState>, r
     }))
 }
 
-/// Differences between two devices in canonical JSON.
-fn differences(before: &str, after: &str) -> Vec<FieldChange> {
-    if before == after {
-        return Vec::new();
-    }
-    let parse = |json| serde_json::from_str(json).unwrap_or_default();
-    diff(&parse(before), &parse(after))
-}
-
-impl Change {
-    /// The header `change`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Change::Created => "created",
-            Change::Updated => "updated",
-            Change::Removed(_) => "removed",
-            Change::Remapped => "remapped",
-        }
-    }
-
-    /// The header `reason`.
-    pub fn reason(self) -> Option<&'static str> {
-        match self {
-            Change::Removed(Removal::Terminated) => Some("terminated"),
-            Change::Removed(Removal::Absent) => Some("absent"),
-            Change::Created | Change::Updated | Change::Remapped => None,
-        }
-    }
+/// When a tombstone says that the device was last seen.
+fn last_seen(record: &RawRecord<'_>) -> Option<i64> {
+    let at = DateTime::parse_from_rfc3339(record.header(LAST_SEEN)?).ok()?;
+    Some(at.timestamp_millis())
 }
 
 /// RFC 3339, UTC, milliseconds: how headers write an instant.

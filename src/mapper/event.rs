@@ -1,12 +1,12 @@
 //! The record of the events topic: a device, encoded, and in the headers what happened to it.
 
-use chrono::DateTime;
 use serde_json::{Value, json};
 
 use super::decide::{Change, Emission, Rules, rfc3339_ms};
 use super::port::{Destination, Output};
 use crate::profile::MAPPING_VERSION;
-use crate::profile::diff::FieldChange;
+use crate::profile::change::{Occurrence, Origin};
+use crate::profile::diff::{FieldChange, capped, entries};
 use crate::profile::encode::{EncodeError, Encoder};
 use crate::record::RawRecord;
 
@@ -27,7 +27,17 @@ pub fn record(
     raw_topic: &str,
 ) -> Result<Output, EncodeError> {
     let state = &emission.state;
-    let observed_at = DateTime::from_timestamp_millis(state.observed_at).unwrap_or_default();
+    let occurrence = Occurrence {
+        change: emission.change,
+        fields: &emission.fields,
+        revision: state.revision,
+        observed_at: state.observed_at,
+        first_seen: state.first_seen,
+        last_seen: emission.last_seen,
+        last_change: state.last_change,
+        origin: Origin::of(record),
+    };
+    let event = rules.mapping.event(&emission.device, &occurrence);
     let mut headers = vec![("change", emission.change.name().to_owned())];
     if let Some(reason) = emission.change.reason() {
         headers.push(("reason", reason.to_owned()));
@@ -45,11 +55,18 @@ pub fn record(
         ("raw-partition", record.partition.to_string()),
         ("raw-offset", record.offset.to_string()),
     ]);
+    if !rules.mapping.labels.is_empty() {
+        headers.push(("labels", json!(rules.mapping.labels).to_string()));
+    }
+    // Who reads a header by its name must find ours, whatever a source's fields are called.
+    let others: Vec<_> =
+        event.headers().into_iter().filter(|(name, _)| headers.iter().all(|(own, _)| own != name)).collect();
+    headers.extend(others.into_iter().map(|(name, value)| (name, value.to_owned())));
     Ok(Output {
         destination: Destination::Events,
         partition: record.partition,
         key: record.key.map(<[u8]>::to_vec),
-        value: Some(encoder.encode(&rules.mapping.event(&emission.device, observed_at))?),
+        value: Some(encoder.encode(&event)?),
         headers: headers.into_iter().map(|(name, value)| (name.to_owned(), Some(value.into_bytes()))).collect(),
     })
 }
@@ -57,29 +74,12 @@ pub fn record(
 /// JSON array of the paths.
 fn changed(fields: &[FieldChange]) -> String {
     let paths = fields.iter().map(|field| Value::from(field.path.as_str()));
-    capped(paths, MAX_CHANGED_BYTES, |left_out| Value::from(format!("({left_out} more)")))
+    Value::from(capped(paths, MAX_CHANGED_BYTES, |left_out| Value::from(format!("({left_out} more)")))).to_string()
 }
 
 /// JSON array of `{path, from, to}`.
 fn diff(fields: &[FieldChange]) -> String {
-    let entries = fields.iter().map(|FieldChange { path, from, to }| json!({"path": path, "from": from, "to": to}));
-    capped(entries, MAX_DIFF_BYTES, |left_out| json!({"left_out": left_out}))
-}
-
-/// A JSON array of as many elements as fit, and where some do not, of a note of how many.
-fn capped(elements: impl ExactSizeIterator<Item = Value>, limit: usize, note: impl Fn(usize) -> Value) -> String {
-    let total = elements.len();
-    let mut size = 0;
-    let mut kept: Vec<_> = elements
-        .take_while(|element| {
-            size += element.to_string().len() + 1;
-            size <= limit
-        })
-        .collect();
-    if kept.len() < total {
-        kept.push(note(total - kept.len()));
-    }
-    Value::from(kept).to_string()
+    Value::from(entries(fields, MAX_DIFF_BYTES)).to_string()
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use crate::profile::Fingerprint;
+pub use crate::profile::change::Removal;
 use crate::record::Digest;
 
 /// What is known of a device.
@@ -47,16 +48,6 @@ pub struct Known {
     pub digest: Digest,
     /// Of the mapping.
     pub fingerprint: Fingerprint,
-}
-
-/// Why a device was removed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Removal {
-    /// EC2 said so.
-    Terminated,
-    /// A tombstone said so: EC2 no longer lists it.
-    Absent,
 }
 
 impl DeviceState {

@@ -3,13 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-/// Where every path begins.
-const ROOT: &str = "device";
-
-/// Paths that never make an event alone: they follow other changes, or move without one.
-const QUIET: [&str; 1] = ["device.created_time"];
+/// Members that together tell the elements of a list apart, in the order in which they are tried.
+pub type Identities = [&'static [&'static str]];
 
 /// One field that differs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -22,41 +19,62 @@ pub struct FieldChange {
     pub to: Value,
 }
 
-impl FieldChange {
-    /// Whether this difference may be an event by itself.
-    pub fn is_loud(&self) -> bool {
-        !QUIET.contains(&self.path.as_str())
-    }
-}
-
-/// All differences between two rendered devices, in the order of their paths.
-pub fn diff(before: &Value, after: &Value) -> Vec<FieldChange> {
+/// All differences between two rendered devices, in the order of their paths, which begin with `root`.
+pub fn diff(root: &str, identities: &Identities, before: &Value, after: &Value) -> Vec<FieldChange> {
     let mut changes = Vec::new();
-    compare(ROOT, before, after, &mut changes);
+    compare(root, identities, before, after, &mut changes);
     changes
 }
 
-fn compare(path: &str, before: &Value, after: &Value, changes: &mut Vec<FieldChange>) {
+/// The differences as `{path, from, to}`, as many as fit into `limit` bytes of JSON, and how many were left out.
+pub fn entries(fields: &[FieldChange], limit: usize) -> Vec<Value> {
+    let entries = fields.iter().map(|FieldChange { path, from, to }| json!({"path": path, "from": from, "to": to}));
+    capped(entries, limit, |left_out| json!({"left_out": left_out}))
+}
+
+/// As many elements as fit into `limit` bytes of JSON, and where some do not, a note of how many.
+pub fn capped(
+    elements: impl ExactSizeIterator<Item = Value>,
+    limit: usize,
+    note: impl Fn(usize) -> Value,
+) -> Vec<Value> {
+    let total = elements.len();
+    let mut size = 0;
+    let mut kept: Vec<_> = elements
+        .take_while(|element| {
+            size += element.to_string().len() + 1;
+            size <= limit
+        })
+        .collect();
+    if kept.len() < total {
+        kept.push(note(total - kept.len()));
+    }
+    kept
+}
+
+fn compare(path: &str, identities: &Identities, before: &Value, after: &Value, changes: &mut Vec<FieldChange>) {
     match (before, after) {
         _ if before == after => {}
         (Value::Object(before), Value::Object(after)) => {
             let members: BTreeMap<_, _> = before.iter().chain(after).collect();
             for name in members.into_keys() {
                 let of = |object: &serde_json::Map<_, _>| object.get(name).cloned().unwrap_or_default();
-                compare(&format!("{path}.{name}"), &of(before), &of(after), changes);
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                compare(&path, identities, &of(before), &of(after), changes);
             }
         }
         (Value::Array(_), Value::Array(_)) | (Value::Array(_), Value::Null) | (Value::Null, Value::Array(_)) => {
-            match (by_identity(before), by_identity(after)) {
-                (Some(before), Some(after)) => {
+            let named = identities.iter().find_map(|by| Some((by_identity(by, before)?, by_identity(by, after)?)));
+            match named {
+                Some((before, after)) => {
                     let elements: BTreeMap<_, _> = before.iter().chain(&after).collect();
-                    for uid in elements.into_keys() {
-                        let of = |list: &BTreeMap<&str, &Value>| list.get(uid).copied().cloned().unwrap_or_default();
-                        compare(&format!("{path}[{uid}]"), &of(&before), &of(&after), changes);
+                    for name in elements.into_keys() {
+                        let of = |list: &BTreeMap<String, &Value>| list.get(name).copied().cloned().unwrap_or_default();
+                        compare(&format!("{path}[{name}]"), identities, &of(&before), &of(&after), changes);
                     }
                 }
                 // Without identities only the list as a whole can be named.
-                _ => changes.push(change(path, before, after)),
+                None => changes.push(change(path, before, after)),
             }
         }
         _ => changes.push(change(path, before, after)),
@@ -67,32 +85,42 @@ fn change(path: &str, from: &Value, to: &Value) -> FieldChange {
     FieldChange { path: path.to_owned(), from: from.clone(), to: to.clone() }
 }
 
-/// The elements by their `uid`; `None` where one has none, or two have the same.
-fn by_identity(list: &Value) -> Option<BTreeMap<&str, &Value>> {
+/// The elements by what tells them apart, the first of which each must have; `None` where one has it not, or two have the
+/// same.
+fn by_identity<'v>(members: &[&str], list: &'v Value) -> Option<BTreeMap<String, &'v Value>> {
+    let (first, others) = members.split_first()?;
     let elements = list.as_array().map(Vec::as_slice).unwrap_or_default();
-    let named: BTreeMap<_, _> =
-        elements.iter().filter_map(|element| Some((element.get("uid")?.as_str()?, element))).collect();
+    let mut named = BTreeMap::new();
+    for element in elements {
+        let mut name = element.get(first)?.as_str()?.to_owned();
+        for text in others.iter().filter_map(|member| element.get(member)?.as_str()) {
+            name.push(' ');
+            name.push_str(text);
+        }
+        named.insert(name, element);
+    }
     (named.len() == elements.len()).then_some(named)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+
+    const IDENTITIES: &Identities = &[&["uid"], &["uid", "ip"]];
 
     fn paths(before: Value, after: Value) -> Vec<String> {
-        diff(&before, &after).into_iter().map(|change| change.path).collect()
+        diff("device", IDENTITIES, &before, &after).into_iter().map(|change| change.path).collect()
     }
 
     #[test]
     fn equal_devices_do_not_differ() {
-        assert!(diff(&json!({"a": [{"uid": "x"}]}), &json!({"a": [{"uid": "x"}]})).is_empty());
+        assert!(paths(json!({"a": [{"uid": "x"}]}), json!({"a": [{"uid": "x"}]})).is_empty());
     }
 
     #[test]
     fn members_that_come_go_or_change_are_named_with_before_and_after() {
-        let changes =
-            diff(&json!({"ip": "1", "os": {"name": "a"}, "x": 1}), &json!({"ip": "2", "os": {"name": "a"}, "y": 2}));
+        let before = json!({"ip": "1", "os": {"name": "a"}, "x": 1});
+        let changes = diff("device", &[], &before, &json!({"ip": "2", "os": {"name": "a"}, "y": 2}));
         assert_eq!(
             serde_json::to_value(changes).unwrap(),
             json!([
@@ -126,9 +154,14 @@ mod tests {
     }
 
     #[test]
-    fn created_time_is_quiet() {
-        let changes = diff(&json!({"created_time": 1, "ip": "a"}), &json!({"created_time": 2, "ip": "b"}));
-        let loud: Vec<_> = changes.iter().map(|change| (change.path.as_str(), change.is_loud())).collect();
-        assert_eq!(loud, [("device.created_time", false), ("device.ip", true)]);
+    fn elements_that_one_member_does_not_tell_apart_are_named_by_the_next_identity() {
+        let before = json!({"n": [{"uid": "eni-1", "ip": "10.0.0.1"}]});
+        let after = json!({"n": [{"uid": "eni-1", "ip": "10.0.0.1", "x": 1}, {"uid": "eni-1", "ip": "10.0.0.2"}]});
+        assert_eq!(paths(before, after), ["device.n[eni-1 10.0.0.1].x", "device.n[eni-1 10.0.0.2]"]);
+    }
+
+    #[test]
+    fn without_a_root_paths_begin_with_their_member() {
+        assert_eq!(diff("", &[], &json!({"ip": 1}), &json!({"ip": 2}))[0].path, "ip");
     }
 }

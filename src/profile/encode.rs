@@ -3,11 +3,11 @@
 use std::sync::LazyLock;
 
 use apache_avro::Schema;
-use apache_avro::rabin::Rabin;
 use apache_avro::writer::datum::GenericDatumWriter;
 use serde::{Deserialize, Serialize};
 
 use super::{Event, Profile};
+use crate::avro::{embedded, single_object_header};
 
 /// The configured choice.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -32,25 +32,9 @@ pub enum Framing {
     SingleObject,
 }
 
-/// Bytes 0 and 1 of Avro's single-object encoding.
-pub const SINGLE_OBJECT_MARKER: [u8; 2] = [0xC3, 0x01];
-
-/// CRC-64-AVRO of a schema's parsing canonical form, as single-object encoding carries it.
-pub fn rabin_fingerprint(schema: &Schema) -> [u8; 8] {
-    let mut fingerprint = [0; 8];
-    fingerprint.copy_from_slice(&schema.fingerprint::<Rabin>().bytes);
-    fingerprint
-}
-
-/// Parses a schema that the binary carries.
-///
-/// # Panics
-/// When the schema is broken: a fault of the build, which the first test that runs finds.
-pub fn embedded(json: &str) -> Schema {
-    Schema::parse_str(json).expect("an embedded schema is valid")
-}
-
 static SEKOIA: LazyLock<Schema> = LazyLock::new(|| embedded(Profile::Sekoia.schema_json()));
+static OCSF: LazyLock<Schema> = LazyLock::new(|| embedded(Profile::Ocsf.schema_json()));
+static CSE: LazyLock<Schema> = LazyLock::new(|| embedded(Profile::Cse.schema_json()));
 
 /// An event could not be written by its schema.
 #[derive(Debug, thiserror::Error)]
@@ -80,10 +64,12 @@ impl Encoder {
     pub fn avro(profile: Profile, framing: Framing) -> Result<Self, EncodeError> {
         let schema: &'static Schema = match profile {
             Profile::Sekoia => &SEKOIA,
+            Profile::Ocsf => &OCSF,
+            Profile::Cse => &CSE,
         };
         let header = match framing {
             Framing::Confluent { schema_id } => [&[0], schema_id.to_be_bytes().as_slice()].concat(),
-            Framing::SingleObject => [SINGLE_OBJECT_MARKER.as_slice(), &rabin_fingerprint(schema)].concat(),
+            Framing::SingleObject => single_object_header(schema),
         };
         let writer = GenericDatumWriter::builder(schema).build().map_err(|error| EncodeError(error.to_string()))?;
         Ok(Self { form: Form::Avro { header, writer } })

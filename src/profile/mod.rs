@@ -1,16 +1,27 @@
 //! Profiles: what of an instance becomes an event, and in which form. Pure.
 //!
-//! A profile renders an [`Instance`] to a [`Device`], which is what is compared, kept and reported, and a device to an
-//! [`Event`]. Everything else (state, changes, encodings) knows devices and events only as JSON or through serde.
+//! A profile has two halves. It renders an instance to a [`Device`], which is what is compared, kept and reported; and a
+//! device to an [`Event`], on which it stamps what belongs to this event only ([`Occurrence`]). Everything else (state,
+//! changes, encodings) knows devices and events only as JSON or through serde.
 
+pub mod change;
+pub mod cse;
 pub mod diff;
 pub mod encode;
+mod fold;
+pub mod ignore;
+pub mod ocsf;
+pub mod os;
 pub mod sekoia;
 
-use chrono::{DateTime, Utc};
+use chrono::DateTime;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::device::Instance;
+use crate::device::Reading;
+use change::Occurrence;
+use diff::FieldChange;
+use ignore::Ignore;
 
 /// Version of the mapping. A higher one re-renders every device that a lower one wrote: raise it with every change that
 /// can alter an event, and only then.
@@ -20,18 +31,28 @@ pub const MAPPING_VERSION: i32 = 1;
 pub const TERMINATED: &str = "terminated";
 
 /// The choice of events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Profile {
     /// The events of Sekoia's AWS devices connector.
+    #[default]
     Sekoia,
+    /// OCSF as its own schema has it, for whoever validates.
+    Ocsf,
+    /// The records of Sumo Logic's Cloud SIEM EC2 inventory source.
+    Cse,
 }
 
 impl Profile {
+    /// All of them.
+    pub const ALL: [Profile; 3] = [Profile::Sekoia, Profile::Ocsf, Profile::Cse];
+
     /// The name, as configured and as the header `profile` has it.
     pub fn name(self) -> &'static str {
         match self {
             Profile::Sekoia => "sekoia",
+            Profile::Ocsf => "ocsf",
+            Profile::Cse => "cse",
         }
     }
 
@@ -39,6 +60,24 @@ impl Profile {
     pub fn schema_json(self) -> &'static str {
         match self {
             Profile::Sekoia => include_str!("../../schemas/sekoia.avsc"),
+            Profile::Ocsf => include_str!("../../schemas/ocsf.avsc"),
+            Profile::Cse => include_str!("../../schemas/cse.avsc"),
+        }
+    }
+
+    /// Where the paths of a device's members begin.
+    fn root(self) -> &'static str {
+        match self {
+            Profile::Sekoia => "device",
+            Profile::Ocsf | Profile::Cse => "",
+        }
+    }
+
+    /// What tells the elements of its lists apart.
+    fn identities(self) -> &'static diff::Identities {
+        match self {
+            Profile::Sekoia | Profile::Cse => &[&["uid"]],
+            Profile::Ocsf => ocsf::IDENTITIES,
         }
     }
 }
@@ -55,24 +94,43 @@ pub enum TimeField {
 }
 
 /// A profile with its options: all that decides how an instance is rendered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mapping {
     /// The choice of events.
     pub profile: Profile,
     /// What `time` says.
     pub time: TimeField,
+    /// What never makes an event alone, beside what the profile says.
+    pub ignore: Ignore,
+    /// Labels of every event.
+    pub labels: Vec<String>,
+    /// The tenant whose events these are.
+    pub tenant_uid: Option<String>,
 }
 
 /// Stands for a [`Mapping`] and its version: devices of equal fingerprint were rendered by equal rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint(pub i64);
 
+/// What was swept, for instances that do not tell it themselves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Scope<'a> {
+    /// The account.
+    pub account: Option<&'a str>,
+    /// The region.
+    pub region: Option<&'a str>,
+}
+
 /// What a profile renders of an instance.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Device {
     /// Of profile `sekoia`.
-    Sekoia(sekoia::Device),
+    Sekoia(Box<sekoia::Device>),
+    /// Of profile `ocsf`.
+    Ocsf(Box<ocsf::Inventory>),
+    /// Of profile `cse`.
+    Cse(cse::Device),
 }
 
 /// An event of a profile.
@@ -81,23 +139,42 @@ pub enum Device {
 pub enum Event<'a> {
     /// Of profile `sekoia`.
     Sekoia(sekoia::Event<'a>),
+    /// Of profile `ocsf`.
+    Ocsf(Box<ocsf::Event<'a>>),
+    /// Of profile `cse`.
+    Cse(cse::Event<'a>),
 }
 
 impl Mapping {
     /// Changes whenever a device could come out differently.
     pub fn fingerprint(&self) -> Fingerprint {
-        // `time` is of the event, not of the device: it alters nothing that is compared.
-        let Self { profile, time: _ } = self;
-        let hash = blake3::hash(format!("{MAPPING_VERSION} {}", profile.name()).as_bytes());
+        // The others are of the event, not of the device: they alter nothing that is compared.
+        let Self { profile, ignore, time: _, labels: _, tenant_uid: _ } = self;
+        // What is no longer ignored must come out, though the raw record is the same.
+        let ignored: String = ignore.written().iter().map(|ignored| format!("\n{ignored}")).collect();
+        let hash = blake3::hash(format!("{MAPPING_VERSION} {}{ignored}", profile.name()).as_bytes());
         let mut bytes = [0; 8];
         bytes.copy_from_slice(&hash.as_bytes()[..8]);
         Fingerprint(i64::from_le_bytes(bytes))
     }
 
-    /// Renders the instance `uid`; `account` is the one that was swept.
-    pub fn render(&self, uid: &str, instance: &Instance<'_>, account: Option<&str>) -> Device {
+    /// Reads the value of a raw record, as far as the profile renders it.
+    ///
+    /// # Errors
+    /// When it is not one JSON object.
+    pub fn read<'a>(&self, value: &'a str) -> Result<Reading<'a>, serde_json::Error> {
         match self.profile {
-            Profile::Sekoia => Device::Sekoia(sekoia::Device::render(uid, instance, account)),
+            Profile::Sekoia | Profile::Cse => Reading::of_instance(value),
+            Profile::Ocsf => Reading::in_full(value),
+        }
+    }
+
+    /// Renders the instance `uid`.
+    pub fn render(&self, uid: &str, reading: &Reading<'_>, scope: Scope<'_>) -> Device {
+        match self.profile {
+            Profile::Sekoia => Device::Sekoia(Box::new(sekoia::Device::render(uid, &reading.instance, scope.account))),
+            Profile::Ocsf => Device::Ocsf(Box::new(ocsf::Inventory::render(uid, reading, scope))),
+            Profile::Cse => Device::Cse(cse::Device::render(uid, &reading.instance, scope.account)),
         }
     }
 
@@ -108,13 +185,46 @@ impl Mapping {
     pub fn device_from_json(&self, json: &str) -> Result<Device, serde_json::Error> {
         match self.profile {
             Profile::Sekoia => serde_json::from_str(json).map(Device::Sekoia),
+            Profile::Ocsf => serde_json::from_str(json).map(Device::Ocsf),
+            Profile::Cse => serde_json::from_str(json).map(Device::Cse),
         }
     }
 
-    /// The event that reports `device` as seen at `observed_at`.
-    pub fn event<'a>(&self, device: &'a Device, observed_at: DateTime<Utc>) -> Event<'a> {
+    /// What differs between two devices in canonical JSON; nothing, where all that does never makes an event alone.
+    pub fn differences(&self, before: &str, after: &str) -> Vec<FieldChange> {
+        if before == after {
+            return Vec::new();
+        }
+        let [before, after] = [before, after].map(|json| serde_json::from_str(json).unwrap_or_default());
+        if self.folded(&before) == self.folded(&after) {
+            return Vec::new();
+        }
+        diff::diff(self.profile.root(), self.profile.identities(), &before, &after)
+    }
+
+    /// The device without what never makes an event alone.
+    fn folded(&self, device: &Value) -> Value {
+        let mut folded = device.clone();
+        match self.profile {
+            Profile::Sekoia => fold::without(&mut folded, &[&["created_time"]]),
+            Profile::Ocsf => ocsf::fold(&mut folded),
+            Profile::Cse => {}
+        }
+        self.ignore.fold(self.profile.root(), &mut folded);
+        folded
+    }
+
+    /// The event that reports `device`.
+    pub fn event<'a>(&'a self, device: &'a Device, occurrence: &Occurrence<'a>) -> Event<'a> {
         match device {
-            Device::Sekoia(device) => Event::Sekoia(device.event(observed_at, self.time)),
+            Device::Sekoia(device) => {
+                let observed_at = DateTime::from_timestamp_millis(occurrence.observed_at).unwrap_or_default();
+                Event::Sekoia(device.event(observed_at, self.time))
+            }
+            Device::Ocsf(inventory) => {
+                Event::Ocsf(Box::new(inventory.event(occurrence, &self.labels, self.tenant_uid.as_deref())))
+            }
+            Device::Cse(device) => Event::Cse(device.event(occurrence)),
         }
     }
 }
@@ -131,7 +241,20 @@ impl Device {
     /// The device as it is reported once terminated.
     pub fn terminated(self) -> Self {
         match self {
-            Device::Sekoia(device) => Device::Sekoia(device.in_state(TERMINATED)),
+            Device::Sekoia(device) => Device::Sekoia(Box::new(device.in_state(TERMINATED))),
+            Device::Ocsf(inventory) => Device::Ocsf(Box::new(inventory.terminated())),
+            // The page knows no state.
+            Device::Cse(device) => Device::Cse(device),
+        }
+    }
+}
+
+impl<'a> Event<'a> {
+    /// Kafka headers that the profile asks for, beside those that every event has.
+    pub fn headers(&self) -> Vec<(&'a str, &'a str)> {
+        match self {
+            Event::Sekoia(_) | Event::Ocsf(_) => Vec::new(),
+            Event::Cse(event) => event.headers(),
         }
     }
 }

@@ -8,11 +8,8 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::TimeField;
-use crate::device::{Instance, Member, NetworkInterface as Interface};
-
-const NAME_TAG: &str = "Name";
-/// Set by EC2 Auto Scaling on the instances that it launches.
-const AUTOSCALING_TAG: &str = "aws:autoscaling:groupName";
+use super::os::OsType;
+use crate::device::{AUTOSCALING_TAG, Instance, Member, NAME_TAG, NetworkInterface as Interface};
 
 /// The event, around a device.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -256,34 +253,11 @@ impl NetworkInterface {
 
 impl Os {
     fn of(instance: &Instance<'_>) -> Self {
-        let (kind, type_id) = Self::kind_of(instance);
-        Self { name: instance.platform_details.text().unwrap_or("Unknown").to_owned(), kind: kind.to_owned(), type_id }
-    }
-
-    /// OCSF's operating system type: caption and number.
-    fn kind_of(instance: &Instance<'_>) -> (&'static str, i32) {
-        const WINDOWS: (&str, i32) = ("Windows", 100);
-        const LINUX: (&str, i32) = ("Linux", 200);
-        const MACOS: (&str, i32) = ("macOS", 300);
-
-        if instance.architecture.text().is_some_and(|architecture| architecture.ends_with("_mac")) {
-            return MACOS;
-        }
-        let details = instance.platform_details.text().unwrap_or_default().to_lowercase();
-        let is_word = |word: &str| details.split(|c: char| !c.is_alphanumeric() && c != '_').any(|part| part == word);
-        if details.contains("windows") {
-            WINDOWS
-        } else if ["linux", "unix", "red hat", "suse", "ubuntu", "debian"].iter().any(|name| details.contains(name)) {
-            LINUX
-        } else if details.contains("macos") || is_word("mac") {
-            MACOS
-        } else if details.starts_with("sql server") {
-            // Where Windows is below it, EC2 says so.
-            LINUX
-        } else if instance.platform.text().is_some_and(|platform| platform.eq_ignore_ascii_case("windows")) {
-            WINDOWS
-        } else {
-            ("Unknown", 0)
+        let os = OsType::of(instance);
+        Self {
+            name: instance.platform_details.text().unwrap_or("Unknown").to_owned(),
+            kind: os.caption().to_owned(),
+            type_id: os.id(),
         }
     }
 }

@@ -27,15 +27,15 @@ impl Process {
     /// When a source cannot be built, or Kafka refuses the producer.
     pub async fn collect(&self, partitions: Partitions, repeat: Repeat) -> anyhow::Result<Outcome> {
         let collector = &self.config.collector;
-        let sources = collector.sources.iter().map(|source| build(source, collector.hash_key.as_ref(), &self.metrics));
-        let sources = sources.collect::<anyhow::Result<Vec<_>>>()?;
-        if sources.is_empty() {
+        if collector.sources.is_empty() {
             bail!("collector.sources is empty; configure at least one");
         }
-        let health = Arc::new(self.collector_health()?);
+        let (hash_key, metrics) = (collector.hash_key.clone(), self.metrics.clone());
+        let make = move |source: &config::Source| build(source, hash_key.as_ref(), &metrics);
         for source in &collector.sources {
-            health.reached(&source.name, State::Pending);
+            make(source)?;
         }
+        let health = Arc::new(self.collector_health()?);
         self.health.not_ready(READINESS, "joining its group");
         self.health.ready(START);
         let metrics = self.metrics.clone();
@@ -46,9 +46,6 @@ impl Process {
             tokio::task::block_in_place(|| Press::connect(&self.config, counts, count, tell, self.stop.clone()))
                 .context("the collector cannot join Kafka")?;
         let (publisher, thread) = press.start()?;
-        for source in &collector.sources {
-            health.reached(&source.name, State::Started);
-        }
         let shared = Shared {
             publisher,
             concurrency: Arc::new(Semaphore::new(collector.concurrency.get())),
@@ -57,7 +54,8 @@ impl Process {
             readiness: self.health.clone(),
             repeat,
         };
-        let swept = Roster::new(sources, partitions.sweeps, shared, self.stop.clone()).run(ownership).await;
+        let roster = Roster::new(Box::new(make), partitions.sweeps, shared, self.stop.clone());
+        let swept = roster.run(self.sources.subscribe(), ownership).await;
         // The last publisher is gone: the thread ends once what it has is committed.
         let ended = tokio::time::timeout(END_WITHIN, tokio::task::spawn_blocking(move || thread.join())).await;
         match ended {

@@ -9,6 +9,7 @@ use super::{AWS, Pipeline, keys};
 use crate::support::ec2::{FastEc2, Fault, FaultProxy, FleetSpec, When, on};
 use crate::support::kafka::Read;
 use crate::support::process::Stage;
+use crate::support::servers::Moto;
 use crate::support::{python, server, wait_for};
 
 pub const REGIONS: [&str; 2] = ["eu-west-1", "us-east-1"];
@@ -134,6 +135,22 @@ fn a_region_that_fails_on_its_second_page_for_three_sweeps_removes_nothing_and_h
     let of_scope = health.iter().filter(|event| event["scope"]["region"] == REGIONS[0]);
     let states: Vec<_> = of_scope.map(|event| event["state"].as_str().unwrap()).collect();
     assert_eq!(states, ["Collecting", "Error", "Collecting"], "{health:?}");
+}
+
+#[test]
+fn a_region_that_is_tried_again_and_again_does_not_keep_another_from_its_sweeps() {
+    let account = Account::with(6);
+    account.proxy.when(listing(), Fault::unavailable());
+    let mut config = account.config.clone();
+    config["collector"]["concurrency"] = 1.into();
+    config["collector"]["sources"][0]["give_up_after"] = "60s".into();
+    let mut collector = Stage::start_with_env(&["collect"], &config, &AWS);
+    for _ in 0..2 {
+        let end = collector.wait_for("sweep complete", Duration::from_secs(50));
+        assert!(end["scope"].as_str().unwrap().ends_with(REGIONS[1]));
+    }
+    assert!(!collector.seen.iter().any(|event| event["message"] == "sweep incomplete"), "it is still being tried");
+    assert_eq!(collector.stop(), Some(0));
 }
 
 #[test]
@@ -362,4 +379,23 @@ fn whatever_an_instance_carries_is_in_its_raw_record() {
         account.events().len(),
         raw.iter().filter(|record| record.json()["State"]["Name"] != "terminated").count()
     );
+}
+
+#[test]
+fn an_endpoint_with_a_certificate_of_ones_own_authority_is_trusted_by_its_ca_file_and_by_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    python::client("make_ca.py", &["--dir", folder.path().to_str().unwrap()]);
+    let moto = Moto::start_tls(folder.path());
+    let mut source = json!({
+        "name": "tls", "give_up_after": "1s",
+        "aws": {"regions": ["eu-west-1"], "endpoint_url": moto.url(), "ca_file": folder.path().join("ca.pem")},
+    });
+    let pipeline = Pipeline::new(json!([source]));
+    assert_eq!(pipeline.sweep()[0]["message"], "sweep complete");
+    source["aws"].as_object_mut().unwrap().remove("ca_file");
+    let stranger = Pipeline::new(json!([source]));
+    let mut collector = Stage::start_with_env(&["collect", "--once"], &stranger.config, &AWS);
+    let told = collector.wait_for("scopes of a source are not known", Duration::from_secs(30));
+    assert!(told["error"].as_str().unwrap().contains("certificate"), "{told}");
+    assert_eq!(collector.wait(Duration::from_secs(30)).code(), Some(1));
 }

@@ -272,3 +272,49 @@ fn replicas_share_the_scopes_and_take_over_from_one_that_dies() {
     assert_eq!(second.stop(), Some(0));
     assert_eq!(keys(&fleet.removed()), Vec::<String>::new());
 }
+
+#[test]
+fn sources_come_and_go_at_sighup_without_a_restart_and_without_a_removal() {
+    let fleet = Fleet::new();
+    fleet.is(ids(0..5));
+    let other = |interval: &str| json!({"name": "other", "interval": interval, "file": {"path": fleet.path(), "account": "111122223333", "region": "us-east-1"}});
+    let with = |sources: &[Value]| {
+        let mut config = fleet.config.clone();
+        config["collector"]["sources"] = json!(sources);
+        config
+    };
+    let first = fleet.config["collector"]["sources"][0].clone();
+    let mut collector = Stage::start(&["collect"], &with(&[first.clone(), other("10s")]));
+    let wait_for_sweep = |collector: &mut Stage, scope: &str| {
+        while collector.wait_for("sweep complete", Duration::from_secs(30))["scope"] != scope {}
+    };
+    const OTHER: &str = "other/111122223333/us-east-1";
+    wait_for_sweep(&mut collector, OTHER);
+
+    collector.reconfigure(&json!({"collector": {"sources": "nonsense"}}));
+    collector.wait_for("the configuration was read again and is not taken over", Duration::from_secs(10));
+    collector.reconfigure(&with(std::slice::from_ref(&first)));
+    collector.wait_for("the source was changed or taken out of the configuration: it ends", Duration::from_secs(10));
+    let gone = "out of scope: the configuration no longer names it; nothing is removed";
+    assert_eq!(collector.wait_for(gone, Duration::from_secs(10))["devices"], 5);
+    wait_for_sweep(&mut collector, SCOPE);
+    assert_eq!(fleet.list()[OTHER]["out_of_scope"], true);
+
+    // Back, and then with another interval: a source that is changed ends and begins.
+    collector.reconfigure(&with(&[first.clone(), other("10s")]));
+    wait_for_sweep(&mut collector, OTHER);
+    assert_eq!(fleet.list()[OTHER]["out_of_scope"], false);
+    collector.reconfigure(&with(&[first, other("11s")]));
+    collector.wait_for("the source was changed or taken out of the configuration: it ends", Duration::from_secs(10));
+    wait_for_sweep(&mut collector, OTHER);
+    assert_eq!(collector.stop(), Some(0));
+    assert_eq!(keys(&fleet.removed()), Vec::<String>::new());
+    let states = |source: &str| {
+        let events = fleet.health();
+        let of_source = events.into_iter().filter(|event| event["source"] == source && event["scope"].is_null());
+        of_source.map(|event| event["state"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let way = ["Pending", "Started", "Initialized", "Authenticated", "Collecting", "Stopping"];
+    assert_eq!(states("fleet"), way);
+    assert_eq!(states("other")[..way.len()], way);
+}

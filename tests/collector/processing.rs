@@ -133,7 +133,7 @@ fn what_is_denied_is_not_published_and_what_an_allow_names_is_all_that_is() {
     account.complete(
         &account.ruled(json!([{"allow": {"field": "Tags[env]"}}, {"deny": {"field": "Tags[env]", "matches": "d*"}}])),
     );
-    assert_eq!(Vec::from_iter(latest(account.raw()).into_keys()), [prod.clone()]);
+    assert_eq!(Vec::from_iter(latest(account.raw()).into_keys()), std::slice::from_ref(prod));
     account.complete(&account.ruled(json!([{"deny": {"field": "Tags[env]", "matches": "dev"}}])));
     let published = latest(account.raw());
     assert!(!published.contains_key(dev) && published.len() > 2, "{published:?}");
@@ -157,7 +157,7 @@ fn one_that_becomes_denied_is_out_of_scope_and_a_tombstone_once_it_terminates() 
     assert_eq!(account.complete(&config)["removed"], 1);
     account.complete(&config);
     let removed = account.removed();
-    assert_eq!(keys(&removed), [id.clone()]);
+    assert_eq!(keys(&removed), std::slice::from_ref(&id));
     assert_eq!(removed[0].header("reason"), Some("terminated"));
     let of_it: Vec<_> = account.events().into_iter().filter(|event| event.key() == id).collect();
     assert_eq!(of_it.last().unwrap().header("change"), Some("removed"));

@@ -2,9 +2,12 @@
 
 pub mod cases;
 pub mod ec2;
+pub mod instances;
 pub mod kafka;
+pub mod mapper;
 pub mod process;
 pub mod python;
+pub mod schema;
 pub mod servers;
 pub mod stages;
 

@@ -32,7 +32,7 @@ pub struct Stage {
     log: Receiver<Value>,
     /// Everything that was logged and waited past.
     pub seen: Vec<Value>,
-    _config: NamedTempFile,
+    config: NamedTempFile,
 }
 
 impl Stage {
@@ -63,7 +63,7 @@ impl Stage {
                 }
             }
         });
-        Self { child, log, seen: Vec::new(), _config: config }
+        Self { child, log, seen: Vec::new(), config }
     }
 
     /// Waits for a log event with that message; the event.
@@ -141,6 +141,12 @@ impl Stage {
     /// Sends a signal by its name, as in `TERM`.
     pub fn signal(&self, name: &str) {
         signal(self.child.id(), name);
+    }
+
+    /// Writes its configuration file anew and asks it to read it.
+    pub fn reconfigure(&self, config: &Value) {
+        std::fs::write(self.config.path(), config.to_string()).unwrap();
+        self.signal("HUP");
     }
 
     /// Waits for the end.

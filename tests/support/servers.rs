@@ -47,17 +47,35 @@ fn free_port() -> u16 {
 /// A moto server.
 pub struct Moto {
     _process: Process,
+    scheme: &'static str,
     port: u16,
 }
 
 impl Moto {
     /// Starts one with more in its environment.
     pub fn start(env: &[(&str, &str)]) -> Self {
+        Self::launch(env, None)
+    }
+
+    /// Starts one that speaks TLS, with `cert.pem` and `key.pem` of a folder.
+    pub fn start_tls(folder: &Path) -> Self {
+        Self::launch(&[], Some(folder))
+    }
+
+    fn launch(env: &[(&str, &str)], tls: Option<&Path>) -> Self {
         let port = free_port();
         let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/env/amis.json");
         let mut process = Process::start(
             Command::new(server("PYTHON"))
                 .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()])
+                .args(tls.iter().flat_map(|folder| {
+                    [
+                        "-c".into(),
+                        folder.join("cert.pem").into_os_string(),
+                        "-k".into(),
+                        folder.join("key.pem").into_os_string(),
+                    ]
+                }))
                 .env("MOTO_AMIS_PATH", images)
                 .envs(env.iter().copied()),
         );
@@ -65,11 +83,11 @@ impl Moto {
             assert!(process.is_running(), "moto ended by itself");
             TcpStream::connect(("127.0.0.1", port)).ok()
         });
-        Self { _process: process, port }
+        Self { _process: process, scheme: if tls.is_some() { "https" } else { "http" }, port }
     }
 
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("{}://127.0.0.1:{}", self.scheme, self.port)
     }
 }
 

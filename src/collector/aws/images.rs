@@ -16,6 +16,7 @@ use super::second_look::{FILTER_VALUES, filter};
 use super::xml;
 use crate::collector::fault::Fault;
 use crate::collector::source::Scope;
+use crate::record::canonical::Instance;
 
 #[cfg(test)]
 mod tests;
@@ -50,8 +51,9 @@ struct Entry {
 
 impl Images {
     /// Adds the member to those instances whose image is known.
-    pub(super) async fn add(&self, api: &Api, scope: &Scope, instances: &mut [Map<String, Value>]) {
-        let ids: BTreeSet<String> = instances.iter().filter_map(image_id).map(str::to_owned).collect();
+    pub(super) async fn add(&self, api: &Api, scope: &Scope, instances: &mut [Instance]) {
+        let mut opened: Vec<_> = instances.iter().map(|instance| instance.to_map().unwrap_or_default()).collect();
+        let ids: BTreeSet<String> = opened.iter().filter_map(image_id).map(str::to_owned).collect();
         let unknown = self.unknown(scope, ids, api.calls.now());
         let deadline = api.calls.deadline_in(PATIENCE);
         for ids in unknown.chunks(FILTER_VALUES) {
@@ -66,10 +68,11 @@ impl Images {
         }
         // What is outdated and could not be asked anew is still better than none: the record would go back and forth.
         let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        for instance in instances {
-            let known = image_id(instance).and_then(|id| cache.get(&key(scope, id)));
+        for (instance, members) in instances.iter_mut().zip(&mut opened) {
+            let known = image_id(members).and_then(|id| cache.get(&key(scope, id)));
             if let Some(image) = known.and_then(|entry| entry.image.clone()) {
-                instance.entry(MEMBER).or_insert(Value::Object(image));
+                members.entry(MEMBER).or_insert(Value::Object(image));
+                *instance = Instance::of_map(members);
             }
         }
     }

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use aws_sdk_ec2::operation::describe_instances::DescribeInstancesOutput;
 use aws_sdk_ec2::types::Filter;
 use chrono::Utc;
-use serde_json::Value;
 
 use super::Api;
 use super::answer::{Answer, Decoding};
@@ -20,6 +19,7 @@ use super::{observed_at, second_look};
 use crate::collector::fault::{Fault, FaultKind};
 use crate::collector::source::{BoxFuture, Page, Pages, Scope};
 use crate::config::AwsSource;
+use crate::record::canonical::Instance;
 
 #[cfg(test)]
 mod tests;
@@ -73,7 +73,7 @@ impl Api {
         deadline: Deadline,
         which: Which<'_>,
         token: Option<&str>,
-    ) -> Result<Answer<DescribeInstancesPage>, Fault> {
+    ) -> Result<Answer<DescribeInstancesPage<Instance>>, Fault> {
         let listing = &self.listing;
         let attempt = |client: aws_sdk_ec2::Client| {
             let request = client
@@ -102,8 +102,8 @@ impl Api {
 
 type Request = aws_sdk_ec2::operation::describe_instances::builders::DescribeInstancesFluentBuilder;
 
-async fn send(request: Request) -> Result<Answer<DescribeInstancesPage>, Failure> {
-    let decoding = Decoding::new(xml::decode, || DescribeInstancesOutput::builder().build());
+async fn send(request: Request) -> Result<Answer<DescribeInstancesPage<Instance>>, Failure> {
+    let decoding = Decoding::new(xml::decode_raw, || DescribeInstancesOutput::builder().build());
     let sent = request.customize().interceptor(decoding.clone()).send().await;
     decoding.answer(CALL, sent)
 }
@@ -180,7 +180,7 @@ impl Pages for Ec2Pages<'_> {
                 images.add(self.api, &self.scope, &mut instances).await;
             }
             let observed_at = observed_at(answer.date.as_deref(), Utc::now());
-            Ok(Some(Page { observed_at, instances: instances.into_iter().map(Value::Object).collect() }))
+            Ok(Some(Page { observed_at, instances }))
         })
     }
 }

@@ -29,19 +29,19 @@ const NO_IMAGE: &str = "ami-00000000000000000";
 
 /// A call that a sweep makes in a region.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Action {
-    DescribeInstances,
-    DescribeTags,
-    DescribeImages,
+pub(crate) enum Describe {
+    Instances,
+    Tags,
+    Images,
 }
 
-impl Action {
+impl Describe {
     /// As in policies.
     pub(crate) fn named(name: &str) -> Option<Self> {
         match name {
-            "ec2:DescribeInstances" => Some(Self::DescribeInstances),
-            "ec2:DescribeTags" => Some(Self::DescribeTags),
-            "ec2:DescribeImages" => Some(Self::DescribeImages),
+            "ec2:DescribeInstances" => Some(Self::Instances),
+            "ec2:DescribeTags" => Some(Self::Tags),
+            "ec2:DescribeImages" => Some(Self::Images),
             _ => None,
         }
     }
@@ -69,17 +69,17 @@ impl Ec2 {
     }
 
     /// Whether the action is permitted there.
-    pub(crate) async fn dry_run(&self, scope: &Scope, action: Action) -> Result<Permission, Fault> {
+    pub(crate) async fn dry_run(&self, scope: &Scope, action: Describe) -> Result<Permission, Fault> {
         self.api.dry_run(scope, action).await
     }
 }
 
 impl Api {
-    async fn dry_run(&self, scope: &Scope, action: Action) -> Result<Permission, Fault> {
+    async fn dry_run(&self, scope: &Scope, action: Describe) -> Result<Permission, Fault> {
         let (calls, deadline) = (&self.calls, self.calls.deadline_in(WITHIN / 2));
         let images = || vec![filter("image-id", &[NO_IMAGE.to_owned()])];
         match action {
-            Action::DescribeInstances => {
+            Describe::Instances => {
                 let attempt = |client: aws_sdk_ec2::Client| async move {
                     let decoding = Decoding::new(nothing, || DescribeInstancesOutput::builder().build());
                     let request = client.describe_instances().dry_run(true).max_results(FEW).customize();
@@ -87,7 +87,7 @@ impl Api {
                 };
                 within("DescribeInstances", calls.call(scope, "DescribeInstances", deadline, attempt)).await
             }
-            Action::DescribeTags => {
+            Describe::Tags => {
                 let attempt = |client: aws_sdk_ec2::Client| async move {
                     let decoding = Decoding::new(nothing, || DescribeTagsOutput::builder().build());
                     let request = client.describe_tags().dry_run(true).max_results(FEW).customize();
@@ -95,7 +95,7 @@ impl Api {
                 };
                 within("DescribeTags", calls.call(scope, "DescribeTags", deadline, attempt)).await
             }
-            Action::DescribeImages => {
+            Describe::Images => {
                 let attempt = |client: aws_sdk_ec2::Client| async move {
                     let decoding = Decoding::new(nothing, || DescribeImagesOutput::builder().build());
                     let request = client.describe_images().dry_run(true).set_filters(Some(images())).customize();
@@ -142,7 +142,7 @@ mod tests {
 
     async fn after(reply: Reply) -> Result<bool, FaultKind> {
         let ec2 = StandIn::says([reply]).await;
-        let answer = ec2.api.dry_run(&scope("r-1"), Action::DescribeInstances).await;
+        let answer = ec2.api.dry_run(&scope("r-1"), Describe::Instances).await;
         answer.map(|permission| permission.is_done).map_err(|fault| fault.kind)
     }
 

@@ -3,7 +3,6 @@
 use aws_sdk_ec2::operation::describe_tags::DescribeTagsOutput;
 use aws_sdk_ec2::types::Filter;
 use chrono::Utc;
-use serde_json::Value;
 
 use super::answer::Decoding;
 use super::fault::Failure;
@@ -43,7 +42,7 @@ impl SecondLook for Api {
                     if let Some(images) = &self.images {
                         images.add(self, scope, &mut instances).await;
                     }
-                    page.instances.extend(instances.into_iter().map(Value::Object));
+                    page.instances.extend(instances);
                 }
             }
             Ok(page)

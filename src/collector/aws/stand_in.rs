@@ -147,12 +147,16 @@ pub(super) fn scope(region: &str) -> Scope {
 
 /// The instances of the pages.
 pub(super) fn ids(pages: &[Page]) -> Vec<&str> {
-    pages.iter().flat_map(|page| &page.instances).filter_map(|instance| instance["InstanceId"].as_str()).collect()
+    pages.iter().flat_map(|page| &page.instances).filter_map(|instance| instance.id.as_deref()).collect()
 }
 
 /// The member of each instance.
 pub(super) fn members(pages: &[Page], name: &str) -> Vec<Value> {
-    pages.iter().flat_map(|page| &page.instances).map(|instance| instance[name].clone()).collect()
+    pages
+        .iter()
+        .flat_map(|page| &page.instances)
+        .map(|instance| instance.to_map().and_then(|mut members| members.remove(name)).unwrap_or_default())
+        .collect()
 }
 
 async fn serve(mut stream: TcpStream, endpoint: Arc<Endpoint>) {

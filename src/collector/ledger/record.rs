@@ -7,8 +7,7 @@ use apache_avro::Schema;
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
-use crate::avro::{DecodeError, SingleObject};
-use crate::profile::encode::embedded;
+use crate::avro::{DecodeError, SingleObject, embedded};
 
 /// Ends the key of an acceptance. No region has it in its name.
 const ACCEPTANCE: &str = "!accept";

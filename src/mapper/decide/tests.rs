@@ -5,18 +5,14 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::*;
-use crate::profile::{Fingerprint, Profile, TimeField};
+use crate::profile::Fingerprint;
 use crate::record::{OBSERVED_AT, canonical};
 
 const ID: &str = "i-0123456789abcdef0";
 const LIMIT: usize = 4096;
 
 fn rules() -> Rules {
-    Rules {
-        mapping: Mapping { profile: Profile::Sekoia, time: TimeField::Launched },
-        partitions: 12,
-        max_record_bytes: LIMIT,
-    }
+    Rules { mapping: Mapping::default(), partitions: 12, max_record_bytes: LIMIT }
 }
 
 /// An instance with every member that the profile renders, and some that it does not.

@@ -29,15 +29,21 @@ impl Instance {
         }
     }
 
+    /// Of anything: what is no object has no ID, and is kept as it is.
+    pub fn of_value(value: &Value) -> Self {
+        match value {
+            Value::Object(members) => Self::of_map(members),
+            other => Self { id: None, state: None, has_tags: false, json: other.to_string().into_bytes() },
+        }
+    }
+
     /// Of what was parsed, or changed.
     pub fn of_map(instance: &Map<String, Value>) -> Self {
         Self::of(super::node::members_of(instance))
     }
 
-    /// For whoever has to look into it, or to change it.
-    pub fn to_map(&self) -> Map<String, Value> {
-        let parsed = serde_json::from_slice(&self.json);
-        debug_assert!(parsed.is_ok(), "what was written can be read");
-        parsed.unwrap_or_default()
+    /// For whoever has to look into it, or to change it; `None` of what is no object.
+    pub fn to_map(&self) -> Option<Map<String, Value>> {
+        serde_json::from_slice(&self.json).ok()
     }
 }

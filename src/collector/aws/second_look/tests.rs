@@ -45,7 +45,7 @@ async fn instances_are_asked_for_by_200_and_without_the_filters_of_the_source() 
 #[tokio::test]
 async fn nothing_is_asked_about_nobody() {
     let ec2 = StandIn::says([]).await;
-    assert_eq!(ec2.api.instances(&scope("r-1"), &[]).await.expect("none").instances, Vec::<Value>::new());
+    assert_eq!(ec2.api.instances(&scope("r-1"), &[]).await.expect("none").instances, Vec::new());
     assert_eq!(ec2.api.tags(&scope("r-1"), &[]).await.expect("none"), TagsById::new());
     assert_eq!(ec2.asked().len(), 0);
     assert!(!ec2.api.is_filtered());
