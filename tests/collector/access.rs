@@ -141,15 +141,18 @@ fn wrong_keys_for_ever_are_one_call_a_minute_and_one_health_event() {
         source("nobody", nobody.url(), json!([])),
         source("stranger", stranger.url(), json!([{"role_arn": role}])),
     ]));
-    let collector = Stage::start_with_env(&["collect"], &pipeline.config, &AWS);
+    let mut collector = Stage::start_with_env(&["collect"], &pipeline.config, &AWS);
     let asked = |calls: &[Call], action: &str| {
         let calls = calls.iter().filter(|call| call.action == action);
         calls.map(|call| call.at).collect::<Vec<_>>()
     };
-    for proxy in [&nobody, &stranger] {
-        let twice = |calls: &[Call]| (asked(calls, "GetCallerIdentity").len() >= 2).then_some(());
-        proxy.wait_until("a second question, a minute after the first", Duration::from_secs(100), twice);
-    }
+    let twice = |calls: &[Call]| (asked(calls, "GetCallerIdentity").len() >= 2).then_some(());
+    nobody.wait_until("a second question, a minute after the first", Duration::from_secs(100), twice);
+    wait_for("a second attempt in both regions", Duration::from_secs(100), || {
+        collector.tail();
+        let ends = collector.seen.iter().filter(|event| event["message"] == "sweep incomplete");
+        (ends.count() >= 4).then_some(())
+    });
     assert_eq!(collector.stop(), Some(0));
     for proxy in [&nobody, &stranger] {
         let log = proxy.log();
