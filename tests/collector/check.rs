@@ -217,7 +217,7 @@ fn thirty_four_scopes_are_a_matter_of_seconds() {
     .into();
     let roles = [account().1, account().1].map(|role| json!({"role_arn": role}));
     // With a budget as it is by default.
-    let aws = json!({"regions": regions, "accounts": roles, "calls_per_second": 2.0});
+    let aws = json!({"regions": regions, "accounts": roles, "calls_per_second": 2.0, "images": true});
     let config = config_of(&server("EC2"), aws);
     let began = Instant::now();
     let checked = Checked::of(&config);

@@ -8,6 +8,8 @@ mod check;
 mod faults;
 mod memory;
 #[cfg(feature = "aws")]
+mod policy;
+#[cfg(feature = "aws")]
 mod processing;
 
 use std::collections::BTreeMap;
