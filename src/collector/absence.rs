@@ -66,7 +66,10 @@ pub fn is_too_much(vanished: usize, alive: usize) -> bool {
 
 /// Those that vanished with this sweep, unexpectedly.
 pub fn vanished(missing: &[Missing]) -> usize {
-    let is_fresh = |missing: &&Missing| missing.entry.standing == Standing::Present && !missing.entry.state.is_ending();
+    let is_fresh = |missing: &&Missing| {
+        let is_unmissed = matches!(missing.entry.standing, Standing::Present | Standing::IN_DOUBT);
+        is_unmissed && !missing.entry.state.is_ending()
+    };
     missing.iter().filter(is_fresh).count()
 }
 
@@ -84,7 +87,13 @@ pub fn conclude(evidence: &Evidence) -> Conclusion {
 
 fn step(Missing { id, entry }: &Missing, evidence: &Evidence) -> Step {
     let (before, first_missed, last_seen) = match entry.standing {
-        Standing::Suspect { absences, first_missed, last_seen } => (absences, first_missed, last_seen),
+        Standing::IN_DOUBT => (0, evidence.began, 0),
+        Standing::Suspect { absences, first_missed, last_seen } => {
+            // A sweep that died over its conclusions is no complete one: what it counted does not count.
+            let is_on_record = evidence.previous.is_some_and(|previous| previous >= first_missed);
+            let absences = if is_on_record { absences } else { 0 };
+            (absences, if absences == 0 { evidence.began } else { first_missed }, last_seen)
+        }
         Standing::Present | Standing::OutOfScope => (0, evidence.began, evidence.previous.unwrap_or_default()),
     };
     let absences = before.saturating_add(1);
@@ -131,6 +140,27 @@ mod tests {
     }
 
     #[test]
+    fn what_a_sweep_counted_that_died_before_its_verdict_does_not_count() {
+        let suspect = Standing::Suspect { absences: 1, first_missed: 1500, last_seen: 900 };
+        let again = evidence(missing(1, Entry { standing: suspect, ..present(InstanceState::Running) }), 5);
+        let steps = steps(&again);
+        let once = Standing::Suspect { absences: 1, first_missed: 2000, last_seen: 900 };
+        assert!(matches!(&steps[0], Step::Suspect(_, entry) if entry.standing == once), "{steps:?}");
+    }
+
+    #[test]
+    fn one_that_is_in_doubt_is_gone_after_two_and_counts_as_vanished_with_the_first() {
+        let doubtful = Entry { standing: Standing::IN_DOUBT, ..present(InstanceState::Running) };
+        let first = steps(&evidence(missing(1, doubtful), 5));
+        let once = Standing::Suspect { absences: 1, first_missed: 2000, last_seen: 0 };
+        let suspect = Entry { standing: once, ..doubtful };
+        assert_eq!(first, [Step::Suspect("i-0".into(), suspect)]);
+        let second = Evidence { began: 3000, previous: Some(2000), ..evidence(missing(1, suspect), 5) };
+        assert_eq!(steps(&second), [Step::Gone { id: "i-0".into(), last_seen: None }]);
+        assert_eq!(conclude(&evidence(missing(31, doubtful), 100)), Conclusion::Held { missing: 31 });
+    }
+
+    #[test]
     fn one_that_was_on_its_way_out_is_gone_after_the_first() {
         for state in [InstanceState::ShuttingDown, InstanceState::Terminated] {
             let gone = steps(&evidence(missing(1, present(state)), 5));
@@ -153,7 +183,7 @@ mod tests {
     fn what_was_terminated_or_suspect_does_not_count_towards_too_much() {
         let terminated = missing(50, present(InstanceState::Terminated));
         assert_eq!(steps(&evidence(terminated, 20)).len(), 50);
-        let suspect = Standing::Suspect { absences: 1, first_missed: 1, last_seen: 0 };
+        let suspect = Standing::Suspect { absences: 1, first_missed: 1000, last_seen: 0 };
         let suspects = missing(50, Entry { standing: suspect, ..present(InstanceState::Running) });
         assert_eq!(steps(&evidence(suspects, 60)).len(), 50);
     }

@@ -83,6 +83,14 @@ struct SourceHealth {
     scopes: BTreeMap<Scope, Status>,
 }
 
+impl SourceHealth {
+    /// Whether it is in error though none of its scopes here says so.
+    fn is_lost(&self) -> bool {
+        self.status.as_ref().is_some_and(|status| status.fault.is_some())
+            && self.scopes.values().all(|status| status.fault.is_none())
+    }
+}
+
 /// A state, and what is wrong.
 #[derive(Debug, Clone, PartialEq)]
 struct Status {
@@ -120,6 +128,18 @@ impl Health {
         self.source_becomes(source, health, Status::well(state));
     }
 
+    /// The scopes of a source are known: news before the first sweep, and after they could not be found out.
+    pub fn authenticated(&self, source: &str) {
+        let is_news = {
+            let sources = self.sources();
+            let health = sources.get(source);
+            health.is_none_or(|health| health.reached < Some(State::Authenticated) || health.is_lost())
+        };
+        if is_news {
+            self.reached(source, State::Authenticated);
+        }
+    }
+
     /// The scopes of a source cannot be found out.
     pub fn source_failed(&self, source: &str, fault: &Fault) {
         let mut sources = self.sources();
@@ -137,16 +157,18 @@ impl Health {
         let more = json!({"out_of_scope": true, "devices": devices});
         tracing::warn!(%scope, devices, "out of scope: the configuration no longer names it; nothing is removed");
         self.event(&scope.source, Some(scope), State::Stopping, None, None, &more);
-        let mut sources = self.sources();
-        if let Some(health) = sources.get_mut(&scope.source) {
-            health.scopes.remove(scope);
-        }
+        self.forget(scope);
     }
 
     /// The scope is swept elsewhere, or no longer: its health is not ours to tell.
     pub fn forget(&self, scope: &Scope) {
-        if let Some(health) = self.sources().get_mut(&scope.source) {
-            health.scopes.remove(scope);
+        let mut sources = self.sources();
+        let Some(health) = sources.get_mut(&scope.source) else { return };
+        if health.scopes.remove(scope).is_some() {
+            (self.gauge)(&scope.source, Some(scope), State::Stopping);
+            if health.is_lost() && health.reached >= Some(State::Authenticated) {
+                self.source_becomes(&scope.source, health, Status::well(State::Authenticated));
+            }
         }
     }
 

@@ -71,6 +71,18 @@ impl Ledger {
         }
     }
 
+    /// Takes over what a transaction was to commit whose outcome is unknown. An instance of it may have been published,
+    /// so it is known from here on, and the next sweep that lists it tells the topic again. What may be gone is kept.
+    pub fn doubt(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            if let Change::Entry(id, Some(entry)) = change
+                && !entry.is_out_of_scope()
+            {
+                self.put(id, Some(Entry { standing: Standing::IN_DOUBT, ..entry }));
+            }
+        }
+    }
+
     fn put(&mut self, id: CompactString, entry: Option<Entry>) {
         match entry {
             None => drop(self.known.remove(&id)),
@@ -123,7 +135,8 @@ impl Ledger {
 
     /// Known instances that some complete sweep has missed.
     pub fn suspects(&self) -> usize {
-        self.known.values().filter(|slot| matches!(slot.entry.standing, Standing::Suspect { .. })).count()
+        let is_suspect = |slot: &&Slot| matches!(slot.entry.standing, Standing::Suspect { absences: 1.., .. });
+        self.known.values().filter(is_suspect).count()
     }
 }
 

@@ -340,7 +340,17 @@ impl Press {
                     }
                     return Ok(());
                 }
-                Err(Setback::Fatal(cause) | Setback::TooLarge(cause)) => return Err(self.give_up(batch, cause)),
+                Err(Setback::Fatal(cause)) => return Err(self.give_up(batch, cause)),
+                // Alone, it is the one to blame; its sweep is incomplete, and all others go on.
+                Err(Setback::TooLarge(cause)) if batch.len() == 1 => {
+                    self.settle_open()?;
+                    drop(self.give_up(batch, cause));
+                    return Ok(());
+                }
+                Err(Setback::TooLarge(_)) => {
+                    self.settle_open()?;
+                    return batch.into_iter().try_for_each(|publication| self.publish(vec![publication]));
+                }
                 Err(setback) => setback,
             };
             attempts += 1;
@@ -393,6 +403,7 @@ impl Press {
     fn attempt(&mut self, batch: &[Publication]) -> Result<(), Setback> {
         let topics = &self.config.kafka.topics;
         self.producer.begin()?;
+        tracing::debug!(publications = batch.len(), "transaction opened");
         for publication in batch {
             for record in &publication.records {
                 let key = record.key.as_deref().map(str::as_bytes);
@@ -409,7 +420,15 @@ impl Press {
         let offsets = partitions.filter_map(|number| Some((number, self.owned.get(&number)?.position))).collect();
         let (offsets, group) = self.membership.guard(&offsets)?;
         self.producer.send_offsets(&offsets, &group)?;
-        self.producer.commit()
+        self.producer.commit()?;
+        tracing::debug!("transaction committed");
+        Ok(())
+    }
+
+    /// Aborts the open transaction, or has a new producer fence it.
+    fn settle_open(&mut self) -> Result<(), Fatal> {
+        let cause = Setback::Abort("a record is too large".to_owned());
+        self.recover(cause).map(|_| ()).map_err(|setback| Fatal(setback.to_string()))
     }
 
     /// Gets ready for another attempt; whether Kafka could be reached for it.

@@ -16,7 +16,7 @@ use super::fault::{Class, Fault, FaultKind};
 use super::health::State;
 use super::ledger::{Acceptance, Change, Ledger};
 use super::publisher::{Lease, Ownership};
-use super::scope::{ScopeTask, Shared, SourceTask};
+use super::scope::{Ended, ScopeTask, Shared, SourceTask};
 use super::source::{Discovery, Scope};
 use super::sweep::memory;
 use super::{Outcome, Repeat};
@@ -52,17 +52,13 @@ struct Running {
     stop: CancellationToken,
 }
 
-/// A task that ended: whose it was, and what it leaves.
-struct Ended {
-    scope: Scope,
-    lease: Lease,
-    ledger: Ledger,
-    outcome: Outcome,
-}
-
 /// Makes a source by its configuration.
 pub type Make = Box<dyn Fn(&config::Source) -> anyhow::Result<SourceTask> + Send>;
 
+/// Scopes to be swept, by key, each with its source.
+type Named = BTreeMap<String, (Scope, Arc<SourceTask>)>;
+/// Scopes that are not, by key, each with the one that covers the same.
+type Overlapping = BTreeMap<String, (Scope, Scope)>;
 /// What a source has told of its scopes.
 type Told = (Arc<SourceTask>, Discovery);
 
@@ -145,6 +141,9 @@ impl Roster {
             running.stop.cancel();
         }
         while let Some(ended) = self.tasks.join_next().await {
+            // Asked for a number of sweeps, and stopped before.
+            let is_short = ended.as_ref().is_ok_and(|ended| !ended.is_done) && self.shared.repeat != Repeat::Forever;
+            self.outcome.incomplete += usize::from(is_short);
             self.take_back(ended);
         }
         self.outcome
@@ -169,7 +168,16 @@ impl Roster {
             }
             match (self.make)(config) {
                 Ok(task) => self.begin(Arc::new(task)),
-                Err(error) => tracing::error!(source = config.name, error = format!("{error:#}"), "cannot be made"),
+                Err(error) => {
+                    tracing::error!(
+                        source = config.name,
+                        error = format!("{error:#}"),
+                        "cannot be made; it stays as it is"
+                    );
+                    if let Some(same) = before.iter().position(|listed| listed.task.config.name == config.name) {
+                        self.sources.push(before.swap_remove(same));
+                    }
+                }
             }
         }
         for Listed { task, asking } in before {
@@ -214,8 +222,12 @@ impl Roster {
             Ownership::Acceptance { scope, acceptance } => {
                 if let Some(running) = self.running.get(&scope) {
                     let _ = running.acceptances.send(acceptance);
-                } else if let Some(leased) = self.leased.get_mut(&self.partition_of(&scope)) {
-                    leased.at_rest.entry(scope).or_default().acceptance = acceptance;
+                }
+                // Also beside a task that ends: its successor may start from here.
+                if let Some(ledger) =
+                    self.leased.get_mut(&self.partition_of(&scope)).and_then(|leased| leased.at_rest.get_mut(&scope))
+                {
+                    ledger.acceptance = acceptance;
                 }
             }
         }
@@ -234,8 +246,7 @@ impl Roster {
         match discovery.unknown.first() {
             // Others of its accounts are swept: those speak for the source.
             Some(unknown) if discovery.scopes.is_empty() => self.shared.health.source_failed(&source, &unknown.fault),
-            _ if self.discovered.contains_key(&source) => {}
-            _ => self.shared.health.reached(&source, State::Authenticated),
+            _ => self.shared.health.authenticated(&source),
         }
         if self.shared.repeat != Repeat::Forever && !self.discovered.contains_key(&source) {
             self.outcome.incomplete += discovery.unknown.len();
@@ -245,7 +256,7 @@ impl Roster {
     }
 
     fn take_back(&mut self, ended: Result<Ended, tokio::task::JoinError>) {
-        let Ended { scope, lease, ledger, outcome } = match ended {
+        let Ended { scope, lease, ledger, outcome, is_done } = match ended {
             Ok(ended) => ended,
             Err(error) => {
                 // Its memory is gone with it. A restart restores it; going on without would forget its instances.
@@ -258,7 +269,7 @@ impl Roster {
         let key = scope.to_string();
         self.outcome = self.outcome.and(outcome);
         self.running.remove(&key);
-        if self.shared.repeat != Repeat::Forever {
+        if is_done {
             self.done.insert(key.clone());
         }
         match self.leased.get_mut(&lease.partition).filter(|leased| leased.lease == lease) {
@@ -273,12 +284,13 @@ impl Roster {
         if self.stop.is_cancelled() {
             return;
         }
-        let named = self.named();
+        let (named, overlapping) = self.named();
         for (key, running) in &self.running {
-            if !named.contains_key(key) && self.is_certainly_not_named(key) {
+            if overlapping.contains_key(key) || (!named.contains_key(key) && self.is_certainly_not_named(key)) {
                 running.stop.cancel();
             }
         }
+        self.tell_overlaps(overlapping);
         for (key, (scope, task)) in named {
             if !self.running.contains_key(&key) && !self.done.contains(&key) {
                 self.start(&key, scope, task);
@@ -287,9 +299,10 @@ impl Roster {
         self.let_go();
     }
 
-    /// The scopes to be swept, each with its source. Of two that are the same region of the same account the first wins.
-    fn named(&mut self) -> BTreeMap<String, (Scope, Arc<SourceTask>)> {
-        let mut named = BTreeMap::new();
+    /// The scopes to be swept, each with its source; and those that are the same region of the same account as one of
+    /// them, with that one: the first wins.
+    fn named(&self) -> (Named, Overlapping) {
+        let (mut named, mut overlapping) = (BTreeMap::new(), BTreeMap::new());
         let mut places = BTreeMap::new();
         for Listed { task, .. } in &self.sources {
             let Some(discovery) = self.discovered.get(&task.config.name) else { continue };
@@ -297,17 +310,25 @@ impl Roster {
                 if let (Some(account), Some(region)) = (&scope.account, &scope.region) {
                     let first = places.entry((account.clone(), region.clone())).or_insert_with(|| scope.clone());
                     if first != scope {
-                        if self.overlaps.insert(scope.to_string()) {
-                            let message = format!("{scope} is not swept: {first} is the same account and region");
-                            self.shared.health.swept(scope, Some(&Fault::new(FaultKind::InvalidRequest, message)));
-                        }
+                        overlapping.insert(scope.to_string(), (scope.clone(), first.clone()));
                         continue;
                     }
                 }
                 named.insert(scope.to_string(), (scope.clone(), task.clone()));
             }
         }
-        named
+        (named, overlapping)
+    }
+
+    /// Tells, once, which scopes of ours are not swept since others are the same.
+    fn tell_overlaps(&mut self, overlapping: Overlapping) {
+        self.overlaps.retain(|key| overlapping.contains_key(key));
+        for (key, (scope, first)) in overlapping {
+            if self.leased.contains_key(&self.partition_of(&key)) && self.overlaps.insert(key) {
+                let message = format!("{scope} is not swept: {first} is the same account and region");
+                self.shared.health.swept(&scope, Some(&Fault::new(FaultKind::InvalidRequest, message)));
+            }
+        }
     }
 
     fn start(&mut self, key: &str, scope: Scope, task: Arc<SourceTask>) {
@@ -316,12 +337,9 @@ impl Roster {
         let (acceptances, receiver) = mpsc::unbounded_channel();
         let (lease, stop) = (leased.lease, CancellationToken::new());
         let (shared, source) = (self.shared.clone(), task.clone());
-        let work = ScopeTask { scope: scope.clone(), task, lease, acceptances: receiver, shared, stop: stop.clone() };
+        let work = ScopeTask { scope, task, lease, acceptances: receiver, shared, stop: stop.clone() };
         self.running.insert(key.to_owned(), Running { lease, source, acceptances, stop });
-        self.tasks.spawn(async move {
-            let (ledger, outcome) = work.run(ledger).await;
-            Ended { scope, lease, ledger, outcome }
-        });
+        self.tasks.spawn(work.run(ledger));
     }
 
     /// Notes, once, which of the remembered scopes the configuration no longer names.

@@ -44,7 +44,8 @@ impl Schedule {
         // A clock that was ahead must not stop the sweeps.
         let next = if swept > current { current + 1 } else { swept + 1 };
         let due = self.time_in(next.max(current));
-        let earliest = if needs_somebody { last.began + PROBE.as_millis() as i64 } else { i64::MIN };
+        let probe = PROBE.as_millis() as i64;
+        let earliest = if needs_somebody { (last.began + probe).min(now + probe) } else { i64::MIN };
         // Had the collector been away, its slots in between are gone; the current one is not.
         due.max(earliest)
     }

@@ -67,13 +67,27 @@ pub struct ScopeTask {
     pub stop: CancellationToken,
 }
 
+/// A task that ended, and what it leaves.
+pub struct Ended {
+    /// The scope.
+    pub scope: Scope,
+    /// The right that it had.
+    pub lease: Lease,
+    /// The memory as it is now.
+    pub ledger: Ledger,
+    /// How its sweeps ended.
+    pub outcome: Outcome,
+    /// Whether it ended by itself, having swept as often as wanted.
+    pub is_done: bool,
+}
+
 impl ScopeTask {
-    /// Sweeps until stopped, or as often as wanted; the memory as it is then.
-    pub async fn run(mut self, mut ledger: Ledger) -> (Ledger, Outcome) {
+    /// Sweeps until stopped, or as often as wanted.
+    pub async fn run(mut self, mut ledger: Ledger) -> Ended {
         let mut outcome = Outcome::default();
         let schedule = Schedule::new(&self.scope.to_string(), self.task.config.interval);
-        let (mut sweeps, mut needs_somebody) = (0, false);
-        loop {
+        let (mut sweeps, mut needs_somebody, mut is_done) = (0, false, false);
+        while !is_done {
             let pause = match self.shared.repeat {
                 Repeat::Forever => {
                     let now = chrono::Utc::now().timestamp_millis();
@@ -89,19 +103,23 @@ impl ScopeTask {
                 () = self.stop.cancelled() => break,
             };
             let Ok(slot) = slot else { break };
-            while let Ok(acceptance) = self.acceptances.try_recv() {
-                ledger.acceptance = acceptance;
-            }
+            self.hear_operators(&mut ledger);
             let Some(swept) = self.sweep(slot, &mut ledger).await else { break };
             self.report(&swept, &ledger);
             needs_somebody = swept.fault.as_ref().is_some_and(|fault| fault.class() == Class::ThirdPartyConfig);
             outcome = outcome.and(Outcome::of(swept.verdict));
             sweeps += 1;
-            if self.shared.repeat == Repeat::Times(sweeps) || !self.task.source.can_repeat() {
-                break;
-            }
+            is_done = self.shared.repeat == Repeat::Times(sweeps) || !self.task.source.can_repeat();
         }
-        (ledger, outcome)
+        // What came after the last sweep is for whoever sweeps next.
+        self.hear_operators(&mut ledger);
+        Ended { scope: self.scope, lease: self.lease, ledger, outcome, is_done }
+    }
+
+    fn hear_operators(&mut self, ledger: &mut Ledger) {
+        while let Ok(acceptance) = self.acceptances.try_recv() {
+            ledger.acceptance = acceptance;
+        }
     }
 
     async fn sweep(&self, slot: SemaphorePermit<'_>, ledger: &mut Ledger) -> Option<Swept> {

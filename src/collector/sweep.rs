@@ -25,6 +25,8 @@ mod tests;
 
 /// Records that one transaction is asked to take, beside a page's.
 const CHUNK: usize = 1000;
+/// How long the verdict of an incomplete sweep waits for Kafka, which may be what is wrong.
+const VERDICT_PATIENCE: Duration = Duration::from_secs(30);
 /// How long an answer may take before others get the slot of its sweep.
 const SLOT_PATIENCE: Duration = Duration::from_secs(5);
 /// Instances that are asked for by their IDs although so many vanished that they will hardly be believed.
@@ -119,7 +121,6 @@ struct Sweep<'a> {
     /// Of the complete sweep before this one.
     previous: Option<i64>,
     tally: Tally,
-    deadline: tokio::time::Instant,
 }
 
 impl Sweeper<'_> {
@@ -138,13 +139,13 @@ impl Sweeper<'_> {
                     last_complete: last.last_complete,
                     missing: last.missing,
                     filters: last.filters,
+                    observed: last.observed,
                     ..Head::begun(&id, now)
                 },
             },
             previous: last.and_then(|last| last.last_complete),
             ledger,
             tally: Tally::default(),
-            deadline: tokio::time::Instant::now() + self.give_up_after,
         };
         let fault = match sweep.work().await {
             Ok(fault) => fault,
@@ -226,7 +227,9 @@ impl Sweep<'_> {
 
     /// Publishes a page, with what it changes in the memory. `filters_aside`: it lists what was asked for by ID.
     async fn take(&mut self, mut page: Page, filters_aside: bool) -> Result<(), Interruption> {
+        keep_last_of_each(&mut page.instances);
         self.guard_tags(&mut page.instances).await?;
+        self.head.observed = self.head.observed.max(page.observed_at.timestamp_millis());
         let headers = self.headers(page.observed_at);
         let (mut records, mut changes) = (Vec::with_capacity(page.instances.len() + 1), Vec::new());
         for instance in page.instances {
@@ -366,7 +369,9 @@ impl Sweep<'_> {
 
     /// Takes the steps, and the verdict with the last of them.
     async fn conclude(&mut self, steps: Vec<Step>, asked_at: DateTime<Utc>) -> Result<(), Interruption> {
-        let headers = self.headers(asked_at);
+        // Behind all that was published, or the mapper takes it for outdated: clocks of replicas differ.
+        let published = DateTime::from_timestamp_millis(self.head.observed).unwrap_or_default();
+        let headers = self.headers(asked_at.max(published));
         let mut chunks = steps.chunks(CHUNK).peekable();
         loop {
             let (mut records, mut changes) = (Vec::new(), Vec::new());
@@ -404,30 +409,54 @@ impl Sweep<'_> {
         let scope = self.sweeper.scope.to_string();
         records.extend(changes.iter().map(|change| memory(&scope, change)));
         let publishing = self.sweeper.publisher.publish(self.sweeper.lease, records);
-        match tokio::time::timeout_at(self.deadline, publishing).await {
-            Ok(published) => published?,
-            Err(_) => {
-                let waited = self.sweeper.give_up_after;
-                return Err(Fault::new(FaultKind::Kafka, format!("not published within {waited:?}")).into());
-            }
+        let published = match tokio::time::timeout(self.patience(), publishing).await {
+            Ok(published) => published,
+            Err(_) => Err(PublishError::Kafka(format!("not within {:?}", self.patience()))),
+        };
+        match published {
+            Ok(()) => self.ledger.apply(changes),
+            // It may be committed all the same.
+            Err(PublishError::Kafka(_)) => self.ledger.doubt(changes),
+            Err(PublishError::NotOwner) => {}
         }
-        self.ledger.apply(changes);
-        Ok(())
+        Ok(published?)
+    }
+
+    /// How long Kafka may be away. A verdict waits for a moment only: without it the sweep is done again.
+    fn patience(&self) -> Duration {
+        match self.head.verdict {
+            Verdict::Incomplete => self.sweeper.give_up_after.min(VERDICT_PATIENCE),
+            _ => self.sweeper.give_up_after,
+        }
     }
 }
 
 /// What is known of an instance once its record is published. `by_id`: the source's filters did not list it.
 fn published(observation: Observation, by_id: bool) -> Option<Entry> {
     match by_id {
-        false => Some(Entry { standing: Standing::Present, ..out_of_scope(observation) }),
+        false => Some(present(observation)),
         // Its last record tells that it is gone, and no filter will list it again.
         true if observation.state == InstanceState::Terminated => None,
+        // It is asked for again, until it is terminated or gone.
+        true if observation.state.is_ending() => Some(present(observation)),
         true => Some(out_of_scope(observation)),
     }
 }
 
+fn present(observation: Observation) -> Entry {
+    Entry { standing: Standing::Present, ..out_of_scope(observation) }
+}
+
 fn out_of_scope(observation: Observation) -> Entry {
     Entry { state: observation.state, tagged: observation.tagged, standing: Standing::OutOfScope }
+}
+
+/// Of instances that are listed twice on a page the last one counts.
+fn keep_last_of_each(instances: &mut Vec<Instance>) {
+    let mut seen = HashSet::new();
+    instances.reverse();
+    instances.retain(|instance| instance.id.as_ref().is_none_or(|id| seen.insert(id.clone())));
+    instances.reverse();
 }
 
 /// The record that keeps a change of the memory of `scope`.

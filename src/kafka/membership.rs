@@ -204,11 +204,13 @@ impl Membership {
     /// [`Setback::Abort`] where the partitions are no longer ours: a transaction without a real offset would not be
     /// guarded by the group at all.
     pub fn guard(&self, offsets: &BTreeMap<i32, i64>) -> Result<(TopicPartitionList, ConsumerGroupMetadata), Setback> {
+        let group = self.consumer.group_metadata();
+        let group = group.ok_or_else(|| Setback::Abort("not a member of the group".to_owned()))?;
+        // Asked after the metadata, not before: a member that was just expelled has neither generation nor name in it,
+        // and Kafka takes the offsets of such a one unchecked.
         if offsets.is_empty() || self.consumer.assignment_lost() {
             return Err(Setback::Abort("the partitions of this transaction are no longer ours".to_owned()));
         }
-        let group = self.consumer.group_metadata();
-        let group = group.ok_or_else(|| Setback::Abort("not a member of the group".to_owned()))?;
         let mut list = TopicPartitionList::new();
         for (partition, offset) in offsets {
             list.add_partition_offset(&self.topic, *partition, Offset::Offset(*offset))

@@ -143,7 +143,8 @@ impl TransactionalProducer {
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(Code::QueueFull), unsent)) if Instant::now() < deadline => {
-                    self.producer.poll(Duration::from_millis(1));
+                    self.producer.poll(Duration::ZERO);
+                    std::thread::sleep(Duration::from_millis(1));
                     record = unsent;
                 }
                 Err((KafkaError::MessageProduction(Code::MessageSizeTooLarge), _)) => {
@@ -223,11 +224,19 @@ impl TransactionalProducer {
     /// Waits until everything that was sent is reported.
     fn drain(&self, limit: Duration) -> Result<(), Setback> {
         let deadline = Instant::now() + limit;
-        while self.producer.in_flight_count() > 0 {
+        loop {
+            let before = self.producer.in_flight_count();
+            if before == 0 {
+                break;
+            }
             if Instant::now() > deadline {
                 return Err(Setback::Abort(format!("records were not acknowledged within {limit:?}")));
             }
-            self.producer.poll(Duration::from_millis(1));
+            // A poll that waits does not return before its time is over, and spends its last millisecond spinning.
+            self.producer.poll(Duration::ZERO);
+            if self.producer.in_flight_count() == before {
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
         match self.take_failure() {
             None => Ok(()),

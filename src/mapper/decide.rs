@@ -8,7 +8,7 @@ use super::state::{DeviceState, Devices, Known, Life, Rendering};
 pub use crate::profile::change::{Change, Removal};
 use crate::profile::diff::FieldChange;
 use crate::profile::{Device, Mapping, Scope, TERMINATED};
-use crate::record::{AWS_ACCOUNT, AWS_REGION, Digest, LAST_SEEN, RawRecord, partition_for};
+use crate::record::{AWS_ACCOUNT, AWS_REGION, Digest, LAST_SEEN, REASON, RawRecord, partition_for};
 
 /// Why a record is a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -97,7 +97,8 @@ pub fn decide(rules: &Rules, record: &RawRecord<'_>, devices: &Devices, unreadab
     };
     let state = devices.get(key);
     let Some(value) = record.value else {
-        return removed(rules, record, state, Removal::Absent);
+        let is_told = record.header(REASON) == Some(TERMINATED);
+        return removed(rules, record, state, if is_told { Removal::Terminated } else { Removal::Absent });
     };
     let scope = Scope { account: record.header(AWS_ACCOUNT), region: record.header(AWS_REGION) };
     let known =
@@ -224,7 +225,7 @@ fn removed(rules: &Rules, record: &RawRecord<'_>, state: Option<&DeviceState>, r
         last_seen: match reason {
             // EC2 still lists it.
             Removal::Terminated => observed_at,
-            Removal::Absent => last_seen(record).unwrap_or(state.observed_at).min(observed_at),
+            Removal::Absent => last_seen(record).unwrap_or_default().max(state.observed_at).min(observed_at),
         },
         device: match reason {
             Removal::Terminated => device.terminated(),

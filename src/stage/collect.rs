@@ -81,8 +81,12 @@ impl Process {
             }
             Some(Scope { account, region, .. }) => {
                 let [account, region] = [account, region].map(|part| part.as_deref().unwrap_or_default());
-                let is = i64::from(state == State::Error);
-                metrics.collector.scope_error.with_label_values(&[source, account, region]).set(is);
+                let labels = [source, account, region];
+                if state == State::Stopping {
+                    metrics.collector.forget(&labels);
+                } else {
+                    metrics.collector.scope_error.with_label_values(&labels).set(i64::from(state == State::Error));
+                }
             }
         };
         Ok(Health::new(&instance_id.0, Box::new(tell), Box::new(gauge)))

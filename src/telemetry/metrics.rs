@@ -63,6 +63,16 @@ pub struct MapperMetrics {
     pub devices: IntGaugeVec,
 }
 
+impl CollectorMetrics {
+    /// Drops the series of a scope (source, account, region) that is swept elsewhere, or no longer.
+    pub fn forget(&self, scope: &[&str; 3]) {
+        for gauges in [&self.last_complete, &self.known, &self.suspects, &self.scope_error] {
+            // It may have none yet.
+            let _ = gauges.remove_label_values(scope);
+        }
+    }
+}
+
 impl Metrics {
     /// All of them, at zero.
     ///

@@ -5,12 +5,16 @@ mod access;
 #[cfg(feature = "aws")]
 mod check;
 #[cfg(feature = "aws")]
+mod churn;
+#[cfg(feature = "aws")]
 mod faults;
 mod memory;
 #[cfg(feature = "aws")]
 mod policy;
 #[cfg(feature = "aws")]
 mod processing;
+#[cfg(feature = "aws")]
+mod size;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -89,6 +89,12 @@ impl TestTopics {
         self.brokers.clone().unwrap_or_else(|| server("KAFKA"))
     }
 
+    /// The same with what was aborted.
+    #[allow(dead_code)]
+    pub fn read_uncommitted(&self, topic: &str) -> Vec<Read> {
+        read_all_on(&self.brokers(), &self.name(topic), "read_uncommitted")
+    }
+
     /// What a consumer may see of one of them, as in `raw`.
     pub fn read(&self, topic: &str) -> Vec<Read> {
         read_all_on(&self.brokers(), &self.name(topic), "read_committed")

@@ -154,6 +154,12 @@ impl Stage {
         super::wait_for("the end of the program", limit, || self.child.try_wait().unwrap())
     }
 
+    /// Whether it ended by itself.
+    #[allow(dead_code)]
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// SIGTERM, and the exit code.
     pub fn stop(mut self) -> Option<i32> {
         self.signal("TERM");

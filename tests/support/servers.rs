@@ -97,13 +97,20 @@ pub struct Broker {
     folder: TempDir,
     port: u16,
     controller: u16,
+    settings: Vec<String>,
 }
 
 impl Broker {
     /// Starts an empty one; it answers when this returns.
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same with settings of its own, as in `message.max.bytes=5000000`.
+    pub fn start_with(settings: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut broker = Self { process: None, folder, port: free_port(), controller: free_port() };
+        let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        let mut broker = Self { process: None, folder, port: free_port(), controller: free_port(), settings };
         broker.start_again();
         broker
     }
@@ -124,7 +131,8 @@ impl Broker {
                 .args(["--port", &self.port.to_string(), "--quorum", &quorum])
                 .args(["--jars", &server("KAFKA_JARS"), "--java", &server("JAVA")])
                 .arg("--dir")
-                .arg(self.folder.path()),
+                .arg(self.folder.path())
+                .args(self.settings.iter().flat_map(|setting| ["--set", setting])),
         );
         let address = self.address();
         wait_for("the broker", Duration::from_secs(90), || {

@@ -96,7 +96,25 @@ impl Api {
                 }
             }
         };
-        self.calls.call(scope, CALL, deadline, attempt).await
+        let answer = self.calls.call(scope, CALL, deadline, attempt).await?;
+        check_owner(scope, &answer.content.instances)?;
+        Ok(answer)
+    }
+}
+
+/// An answer about another account is none about this one: the credentials were changed behind our back, and all that is
+/// known of the scope would look gone.
+fn check_owner(scope: &Scope, instances: &[Instance]) -> Result<(), Fault> {
+    let Some(account) = &scope.account else { return Ok(()) };
+    let stranger = instances.iter().find_map(|instance| instance.owner.as_deref().filter(|owner| owner != account));
+    match stranger {
+        None => Ok(()),
+        Some(owner) => {
+            let message = format!(
+                "{CALL}: asked for account {account}, the answer is about {owner}: the credentials lead elsewhere"
+            );
+            Err(Fault::new(FaultKind::Credentials, message))
+        }
     }
 }
 

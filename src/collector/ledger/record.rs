@@ -27,8 +27,8 @@ impl<'a> Key<'a> {
     /// Reads a key; `None` where it is not one of ours.
     pub fn parse(key: &'a [u8]) -> Option<Self> {
         let text = std::str::from_utf8(key).ok()?;
-        if let Some(scope) = text.strip_suffix(ACCEPTANCE) {
-            return (scope.split('/').count() == 3).then_some(Self::Acceptance(scope));
+        if let Some(scope) = text.strip_suffix(ACCEPTANCE).filter(|scope| scope.split('/').count() == 3) {
+            return Some(Self::Acceptance(scope));
         }
         let mut slashes = text.match_indices('/').map(|(at, _)| at);
         let (_, _) = (slashes.next()?, slashes.next()?);
@@ -104,6 +104,8 @@ pub struct Head {
     pub filters: i64,
     /// Whether the configuration no longer names this scope.
     pub out_of_scope: bool,
+    /// The latest observation that was published: a tombstone is not older.
+    pub observed: i64,
 }
 
 impl Head {
@@ -119,6 +121,7 @@ impl Head {
             missing: 0,
             filters: 0,
             out_of_scope: false,
+            observed: 0,
         }
     }
 }
@@ -184,6 +187,11 @@ pub enum Standing {
     },
     /// It exists, but filters or rules leave it out.
     OutOfScope,
+}
+
+impl Standing {
+    /// Nobody knows whether it was published, and no complete sweep has missed it yet. Never on the topic.
+    pub const IN_DOUBT: Self = Self::Suspect { absences: 0, first_missed: 0, last_seen: 0 };
 }
 
 impl Entry {
@@ -310,12 +318,16 @@ mod tests {
 
     #[test]
     fn keys_are_read_as_they_are_written() {
-        for key in
-            [Key::Head("s/1/r"), Key::Entry("s/-/-", "i-1"), Key::Entry("s/1/r", "a/b"), Key::Acceptance("s/1/r")]
-        {
+        for key in [
+            Key::Head("s/1/r"),
+            Key::Entry("s/-/-", "i-1"),
+            Key::Entry("s/1/r", "a/b"),
+            Key::Entry("s/1/r", "i!accept"),
+            Key::Acceptance("s/1/r"),
+        ] {
             assert_eq!(Key::parse(key.to_string().as_bytes()), Some(key));
         }
-        for foreign in ["", "s", "s/1", "s!accept", "s/1/r/i!accept"] {
+        for foreign in ["", "s", "s/1", "s!accept"] {
             assert_eq!(Key::parse(foreign.as_bytes()), None, "{foreign}");
         }
     }

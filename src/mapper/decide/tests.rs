@@ -288,6 +288,27 @@ fn a_known_device_with_a_tombstone_is_removed_as_it_was_last_known() {
 }
 
 #[test]
+fn a_tombstone_that_says_terminated_is_a_termination() {
+    let mut roll = Roll::called();
+    let mut tombstone = sent(200, None);
+    tombstone.headers.push((REASON, "terminated".to_owned()));
+    let event = emission(roll.decide(&tombstone));
+    assert_eq!(event.change, Change::Removed(Removal::Terminated));
+    assert_eq!(device_of(&event)["state"], "terminated");
+    assert_eq!(roll.sees(300, &running()), "nothing", "what is terminated stays so");
+}
+
+#[test]
+fn a_device_was_last_seen_between_its_last_event_and_its_end() {
+    for (told, seen) in [(Some(50), 100), (Some(150), 150), (Some(900), 200), (None, 100)] {
+        let mut roll = Roll::called();
+        let mut tombstone = sent(200, None);
+        tombstone.headers.extend(told.map(|at| (LAST_SEEN, rfc3339_ms(EPOCH + at))));
+        assert_eq!(emission(roll.decide(&tombstone)).last_seen, EPOCH + seen, "{told:?}");
+    }
+}
+
+#[test]
 fn terminated_or_a_tombstone_is_nothing_for_a_device_that_is_unknown() {
     let mut roll = Roll::new();
     assert_eq!(roll.sees(100, &terminated()), "nothing");

@@ -11,6 +11,8 @@ pub struct Instance {
     pub id: Option<Box<str>>,
     /// Member `State.Name`.
     pub state: Option<Box<str>>,
+    /// Member `OwnerId`: the account.
+    pub owner: Option<Box<str>>,
     /// Whether it has any tags.
     pub has_tags: bool,
     /// The value of the raw record.
@@ -23,6 +25,7 @@ impl Instance {
         let text = |node: Option<&Node<'_>>| node?.as_str().filter(|text| !text.is_empty()).map(Box::from);
         Self {
             id: text(member(&members, "InstanceId")),
+            owner: text(member(&members, "OwnerId")),
             state: text(member(&members, "State").and_then(|state| state.get("Name"))),
             has_tags: matches!(member(&members, "Tags"), Some(Node::List(tags)) if !tags.is_empty()),
             json: write(members),
@@ -33,7 +36,7 @@ impl Instance {
     pub fn of_value(value: &Value) -> Self {
         match value {
             Value::Object(members) => Self::of_map(members),
-            other => Self { id: None, state: None, has_tags: false, json: other.to_string().into_bytes() },
+            other => Self { id: None, state: None, owner: None, has_tags: false, json: other.to_string().into_bytes() },
         }
     }
 

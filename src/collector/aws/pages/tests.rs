@@ -42,6 +42,20 @@ async fn an_empty_page_with_a_token_is_not_the_end() {
 }
 
 #[tokio::test]
+async fn an_answer_about_another_account_is_none_about_this_one() {
+    let of = |owner: &str| {
+        let start = "<DescribeInstancesResponse><reservationSet><item>";
+        let end = "<instancesSet><item><instanceId>i-1</instanceId></item></instancesSet></item></reservationSet></DescribeInstancesResponse>";
+        Reply::new(200, format!("{start}<ownerId>{owner}</ownerId>{end}"))
+    };
+    let ec2 = StandIn::says([of("123456789012"), of("999999999999")]).await;
+    assert_eq!(ids(&ec2.sweep().await.expect("its own")), ["i-1"]);
+    let fault = ec2.sweep().await.expect_err("another's");
+    assert_eq!(fault.kind, FaultKind::Credentials);
+    assert!(fault.message.contains("123456789012") && fault.message.contains("999999999999"), "{fault}");
+}
+
+#[tokio::test]
 async fn no_instances_at_all_are_a_page() {
     let ec2 = StandIn::says([Reply::page(&[], None)]).await;
     assert_eq!(ec2.sweep().await.expect("pages").len(), 1);
