@@ -318,3 +318,41 @@ fn sources_come_and_go_at_sighup_without_a_restart_and_without_a_removal() {
     assert_eq!(states("fleet"), way);
     assert_eq!(states("other")[..way.len()], way);
 }
+
+#[test]
+fn standard_input_is_swept_once_and_nothing_of_it_is_removed_later() {
+    let fleet = Fleet::new();
+    fleet.is(ids(0..3));
+    let mut config = fleet.config.clone();
+    let stdin = json!({"name": "stdin", "interval": "10s", "file": {"path": "-"}});
+    config["collector"]["sources"] = json!([stdin, config["collector"]["sources"][0]]);
+    let mut collector = Stage::start(&["collect"], &config);
+    for _ in 0..3 {
+        while collector.wait_for("sweep complete", Duration::from_secs(30))["scope"] != SCOPE {}
+    }
+    let of_stdin = |event: &&Value| event["message"] == "sweep complete" && event["scope"] == "stdin/-/-";
+    assert_eq!(collector.seen.iter().filter(of_stdin).count(), 1);
+    assert_eq!(collector.stop(), Some(0));
+}
+
+#[test]
+fn of_two_sources_that_cover_the_same_the_first_is_swept_and_the_other_is_told() {
+    let fleet = Fleet::new();
+    fleet.is(ids(0..3));
+    let mut config = fleet.config.clone();
+    let mut second = config["collector"]["sources"][0].clone();
+    second["name"] = "second".into();
+    config["collector"]["sources"] = json!([config["collector"]["sources"][0], second]);
+    let mut collector = Stage::start(&["collect"], &config);
+    for _ in 0..2 {
+        while collector.wait_for("sweep complete", Duration::from_secs(30))["scope"] != SCOPE {}
+    }
+    assert_eq!(collector.stop(), Some(0));
+    let health = fleet.health();
+    let refused: Vec<_> = health.iter().filter(|event| event["error"]["kind"] == "invalid-request").collect();
+    assert!(!refused.is_empty());
+    let message = refused[0]["error"]["message"].as_str().unwrap();
+    assert!(message.contains("second/111122223333/eu-west-1 is not swept"), "{message}");
+    let last = fleet.raw().into_iter().max_by_key(|record| record.header("sweep-id").unwrap().to_owned()).unwrap();
+    assert_eq!(last.header("source"), Some("fleet"), "whichever was known first");
+}
