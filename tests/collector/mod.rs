@@ -23,6 +23,7 @@ use serde_json::Value;
 
 use crate::support::kafka::{Read, TestTopics, read_committed};
 use crate::support::process::{Stage, config_file, rollcall};
+#[cfg(feature = "aws")]
 use crate::support::stages::map_all;
 
 /// Credentials that the test servers take for the owner of everything, and nothing of the machine's own.
@@ -53,6 +54,7 @@ impl Pipeline {
     }
 
     /// Maps what is on the raw topic; all events so far.
+    #[cfg(feature = "aws")]
     pub fn events(&self) -> Vec<Read> {
         map_all(&self.topics, &self.config);
         read_committed(&self.topics.name("events"))
