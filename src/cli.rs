@@ -49,6 +49,8 @@ pub enum Command {
     Demo(Demo),
     /// Map instances from a file to events on standard output, without Kafka
     Render(Render),
+    /// Ask whether everything is in place: credentials, permissions, regions, clock, Kafka, topics, registry
+    Check(Check),
     /// Show what the topics are and should be, and create them
     Topics(Topics),
     /// Show what the collectors remember of their scopes, and accept what vanished
@@ -166,6 +168,14 @@ pub struct Import {
     /// The source's JSON configuration, or a list of them; `-` is standard input
     #[arg(value_name = "FILE")]
     pub input: PathBuf,
+}
+
+/// `check`.
+#[derive(Debug, Clone, Args)]
+pub struct Check {
+    /// Form of the output
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
 }
 
 /// `policy`.

@@ -17,7 +17,7 @@
 //! - [`device`], [`profile`]: from raw record to event; pure
 //! - [`mapper`]: stage 2, from raw records to change events
 //! - [`kafka`], [`registry`], [`avro`]: the outside world, and the form of what is kept there
-//! - [`stage`]: starting and ending the stages; [`render`], [`sweeps`], [`policy`] and [`demo`]: a command each
+//! - [`stage`]: starting and ending the stages; [`render`], [`check`], [`sweeps`], [`policy`] and [`demo`]: a command each
 //! - [`cli`], [`config`]: what is asked for
 //! - [`admin`], [`telemetry`]: what is told
 
@@ -25,6 +25,7 @@
 
 pub mod admin;
 pub mod avro;
+pub mod check;
 pub mod cli;
 pub mod collector;
 pub mod config;

@@ -18,7 +18,7 @@ use rollcall::kafka::client;
 use rollcall::kafka::topics::{self, Admin};
 use rollcall::profile::Profile;
 use rollcall::stage::{Process, unreachable_kafka};
-use rollcall::{admin, demo, policy, render, sweeps, telemetry};
+use rollcall::{admin, check, demo, policy, render, sweeps, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -37,9 +37,14 @@ fn main() -> ExitCode {
     }
     let config = match load(&cli) {
         Ok(mut config) => {
-            // The demo's output is its table.
-            if matches!(cli.command, Command::Demo(_)) && config.log == config::Log::default() {
-                config.log.filter = "error".to_owned();
+            // Their output is a table.
+            if config.log == config::Log::default() {
+                match cli.command {
+                    Command::Demo(_) => config.log.filter = "error".to_owned(),
+                    // Whatever would be logged is a line of it.
+                    Command::Check(_) => config.log.filter = "off".to_owned(),
+                    _ => {}
+                }
             }
             config
         }
@@ -133,6 +138,15 @@ async fn dispatch(cli: Cli, config: Config) -> anyhow::Result<ExitCode> {
         Command::Config(_) => {
             std::io::stdout().write_all(serde_saphyr::to_string(&config)?.as_bytes())?;
             Ok(ExitCode::SUCCESS)
+        }
+        Command::Check(args) => {
+            let lines = check::check(&config).await;
+            let text = match args.output {
+                cli::Output::Text => check::table(&lines),
+                cli::Output::Json => format!("{:#}\n", serde_json::to_value(&lines)?),
+            };
+            std::io::stdout().write_all(text.as_bytes())?;
+            Ok(if check::is_fine(&lines) { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
         }
         Command::Policy(args) => show_policies(args, &config),
         Command::Render(args) => render(args, &config).await,

@@ -116,7 +116,7 @@ fn caller(partition: &'static str, credentials: Option<&Credentials>, sources: &
 }
 
 /// The calls that are made in an account. Nothing else is: what DescribeInstances tells is enough for every field.
-fn ec2_actions(aws: &AwsSource) -> Vec<&'static str> {
+pub(crate) fn ec2_actions(aws: &AwsSource) -> Vec<&'static str> {
     let mut actions = vec!["ec2:DescribeInstances", "ec2:DescribeTags"];
     if aws.regions.names().is_none() {
         actions.push("ec2:DescribeRegions");

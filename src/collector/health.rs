@@ -195,7 +195,10 @@ impl Health {
         } else {
             status
         };
-        self.source_becomes(&scope.source, health, of_source);
+        // The last word on a scope is not one on a source that stops.
+        if health.status.as_ref().is_none_or(|status| status.state != State::Stopping) {
+            self.source_becomes(&scope.source, health, of_source);
+        }
     }
 
     fn source_becomes(&self, source: &str, health: &mut SourceHealth, status: Status) {
@@ -337,6 +340,19 @@ mod tests {
         told.0.swept(&scope("a"), Some(&denied()));
         assert_eq!(told.news(), ["a Error denied", "source Error denied"]);
         assert_eq!(told.0.faults().len(), 2);
+    }
+
+    #[test]
+    fn a_source_that_stops_stays_so_whatever_its_last_sweep_meets() {
+        let told = health();
+        told.0.swept(&scope("a"), None);
+        told.0.reached("prod", State::Stopping);
+        told.news();
+        told.0.swept(&scope("a"), Some(&denied()));
+        assert_eq!(told.news(), ["a Error denied"]);
+        told.0.reached("prod", State::Started);
+        told.0.swept(&scope("a"), Some(&denied()));
+        assert_eq!(told.news(), ["source Started", "source Error denied"]);
     }
 
     #[test]

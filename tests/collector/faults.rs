@@ -12,13 +12,13 @@ use crate::support::process::Stage;
 use crate::support::servers::Moto;
 use crate::support::{python, server, wait_for};
 
-const REGIONS: [&str; 2] = ["eu-west-1", "us-east-1"];
+pub const REGIONS: [&str; 2] = ["eu-west-1", "us-east-1"];
 
 /// An account of the test's own, behind the proxy.
-struct Account {
-    proxy: FaultProxy,
-    role: String,
-    pipeline: Pipeline,
+pub struct Account {
+    pub proxy: FaultProxy,
+    pub role: String,
+    pub pipeline: Pipeline,
 }
 
 impl std::ops::Deref for Account {
@@ -30,7 +30,7 @@ impl std::ops::Deref for Account {
 
 impl Account {
     /// With so many instances in each region; pages have five.
-    fn with(instances: usize) -> Self {
+    pub fn with(instances: usize) -> Self {
         let id = fastrand::u64(100_000_000_000..999_999_999_999);
         let role = format!("arn:aws:iam::{id}:role/inventory");
         let (endpoint, regions, count) = (server("EC2"), REGIONS.join(","), instances.to_string());
@@ -42,7 +42,7 @@ impl Account {
     }
 
     /// What boto3 reads past the proxy: region and instance, by ID.
-    fn fleet(&self) -> BTreeMap<String, (String, Value)> {
+    pub fn fleet(&self) -> BTreeMap<String, (String, Value)> {
         let (endpoint, regions) = (server("EC2"), REGIONS.join(","));
         let lines =
             python::lines("read_ec2.py", &["--endpoint", &endpoint, "--regions", &regions, "--role", &self.role]);
@@ -55,14 +55,14 @@ impl Account {
     }
 
     /// Those of a region that are not on their way out and have tags.
-    fn tagged(&self, region: &str) -> Vec<String> {
+    pub fn tagged(&self, region: &str) -> Vec<String> {
         let is_wanted = |(of, instance): &(String, Value)| {
             of == region && instance["State"]["Name"] != "terminated" && instance["Tags"].as_array().is_some()
         };
         self.fleet().into_iter().filter(|(_, found)| is_wanted(found)).map(|(id, _)| id).collect()
     }
 
-    fn edit(&self, region: &str, action: &str, id: &str, tag: &str) {
+    pub fn edit(&self, region: &str, action: &str, id: &str, tag: &str) {
         let endpoint = server("EC2");
         let arguments = ["--endpoint", &endpoint, "--region", region, "--role", &self.role];
         python::client(
@@ -72,7 +72,7 @@ impl Account {
     }
 
     /// One sweep, with its verdicts by region.
-    fn verdicts(&self) -> BTreeMap<String, Value> {
+    pub fn verdicts(&self) -> BTreeMap<String, Value> {
         let region = |end: &Value| end["scope"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
         self.sweep().into_iter().map(|end| (region(&end), end)).collect()
     }

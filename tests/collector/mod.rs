@@ -1,10 +1,18 @@
 //! The collector: nothing missed, nothing falsely gone. Scenario by scenario, on Apache Kafka.
 
 #[cfg(feature = "aws")]
+mod access;
+#[cfg(feature = "aws")]
+mod check;
+#[cfg(feature = "aws")]
 mod churn;
 #[cfg(feature = "aws")]
 mod faults;
 mod memory;
+#[cfg(feature = "aws")]
+mod policy;
+#[cfg(feature = "aws")]
+mod processing;
 #[cfg(feature = "aws")]
 mod size;
 
@@ -15,6 +23,7 @@ use serde_json::Value;
 
 use crate::support::kafka::{Read, TestTopics, read_committed};
 use crate::support::process::{Stage, config_file, rollcall};
+#[cfg(feature = "aws")]
 use crate::support::stages::map_all;
 
 /// Credentials that the test servers take for the owner of everything, and nothing of the machine's own.
@@ -45,6 +54,7 @@ impl Pipeline {
     }
 
     /// Maps what is on the raw topic; all events so far.
+    #[cfg(feature = "aws")]
     pub fn events(&self) -> Vec<Read> {
         map_all(&self.topics, &self.config);
         read_committed(&self.topics.name("events"))

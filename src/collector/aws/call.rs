@@ -16,8 +16,6 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use chrono::Utc;
-
 use super::budget::Budget;
 use super::fault::Failure;
 use super::gate::{Gates, Pass};
@@ -33,8 +31,6 @@ mod tests;
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 /// Last ceiling of a back-off.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
-/// How far a clock may be off before AWS refuses signatures.
-const CLOCK_TOLERANCE: chrono::TimeDelta = chrono::TimeDelta::minutes(5);
 
 /// What calls need of the sessions.
 pub(super) trait Access: Send + Sync {
@@ -227,14 +223,10 @@ impl Calls {
 
     /// AWS does not take the credentials: whether they are bad, and not just too old by this clock, or for this region.
     async fn judge(&self, account: Option<&str>, failure: Failure, pass: Pass) -> Fault {
-        let Failure { fault: Fault { message, .. }, .. } = &failure;
-        if failure.is_aged()
-            && let Some(date) = failure.date
-            && (Utc::now() - date).abs() > CLOCK_TOLERANCE
-        {
-            let ours = Utc::now().to_rfc3339();
-            return Fault::new(FaultKind::Clock, format!("{message}; it is {} there, {ours} here", date.to_rfc3339()));
+        if let Some(fault) = failure.of_the_clock() {
+            return fault;
         }
+        let message = &failure.fault.message;
         match self.access.identity(account).await {
             Ok(identity) => {
                 pass.opens();

@@ -10,7 +10,7 @@ use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_sts::operation::assume_role::AssumeRoleError;
 use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIdentityError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 
 use crate::collector::fault::{Fault, FaultKind};
 use FaultKind::{AccountRetired, Clock, Credentials, Denied, InvalidRequest, RegionDisabled, Throttled, Unavailable};
@@ -79,6 +79,10 @@ const CODES: [(&str, FaultKind); 55] = [
 
 /// Codes of credentials that were good once.
 const AGED: [&str; 3] = ["ExpiredToken", "ExpiredTokenException", "RequestExpired"];
+/// Codes of signatures that are refused, which is also said where their time is too far off.
+const SIGNATURE: [&str; 2] = ["InvalidSignatureException", "SignatureDoesNotMatch"];
+/// How far a clock may be off before AWS refuses signatures.
+pub(super) const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(5);
 /// Codes that a region gives which is not enabled for the account, to credentials that are good elsewhere.
 const REGIONAL: [&str; 3] = ["AuthFailure", "InvalidClientTokenId", "UnrecognizedClientException"];
 
@@ -158,6 +162,16 @@ impl Failure {
     /// Whether new credentials may help.
     pub(super) fn is_aged(&self) -> bool {
         self.code.as_deref().is_some_and(|code| AGED.contains(&code))
+    }
+
+    /// The fault of this machine's clock, where it is off so far that it explains why the signature was refused.
+    pub(super) fn of_the_clock(&self) -> Option<Fault> {
+        let (date, ours) = (self.date?, Utc::now());
+        let is_signature = self.is_aged() || self.code.as_deref().is_some_and(|code| SIGNATURE.contains(&code));
+        (is_signature && (ours - date).abs() > CLOCK_TOLERANCE).then(|| {
+            let (there, here) = (date.to_rfc3339(), ours.to_rfc3339_opts(SecondsFormat::Secs, true));
+            Fault::new(Clock, format!("{}; it is {there} there, {here} here", self.fault.message))
+        })
     }
 
     /// Whether it may only be that the region is not enabled.

@@ -18,6 +18,7 @@ mod images;
 mod keys;
 mod organization;
 mod pages;
+pub(crate) mod probe;
 mod second_look;
 pub mod session;
 mod shape;

@@ -26,8 +26,9 @@ use tokio::task::JoinSet;
 use super::super::fault::{Fault, FaultKind};
 use super::super::source::{Discovery, Scope, Unknown};
 use super::answer::Decoding;
+use super::fault::Failure;
 use super::keys::{Clock, Keys, Origin, Provider, believed_for};
-use super::{classify, http, organization, xml};
+use super::{http, organization, xml};
 use crate::config::{Account, AwsSource, Credentials, Regions, Role, Secret};
 
 /// How long accounts and regions are believed to stay the same.
@@ -350,7 +351,10 @@ impl Inner {
         keys.get().await?;
         let client = self.sts_client(&Provider::config(keys, &self.base().await?.config));
         let answer = client.get_caller_identity().send().await;
-        let answer = answer.map_err(|error| classify(&format!("GetCallerIdentity as {keys}"), error))?;
+        let answer = answer.map_err(|error| {
+            let failure = Failure::of(&format!("GetCallerIdentity as {keys}"), &error);
+            failure.of_the_clock().unwrap_or(failure.fault)
+        })?;
         let nameless = || Fault::new(FaultKind::Unreadable, "GetCallerIdentity: the answer names no account");
         let (Some(account), Some(arn)) = (answer.account, answer.arn) else { return Err(nameless()) };
         Ok(Identity { account, arn })

@@ -52,6 +52,8 @@ pub enum Fault {
     Insert(Option<BTreeSet<String>>, String),
     /// A member of every instance gets this text as it stands, in XML; the path is as in `placement/tenancy`.
     Replace(String, String),
+    /// The server's clock, by the header `Date`, is so far ahead.
+    ClockAhead(chrono::TimeDelta),
     /// A bucket of calls for each account (or key of unknown origin) and region; empty means `RequestLimitExceeded`.
     Throttle {
         /// Calls that the full bucket holds.
@@ -250,6 +252,11 @@ pub fn edit(fault: &Fault, mut random: fastrand::Rng, call: &Call, reply: &mut R
     match fault {
         Fault::CutXml => reply.body = reply.body.slice(..reply.body.len() / 2),
         Fault::ShortBody => reply.ending = Ending::Short,
+        Fault::ClockAhead(by) => {
+            reply.headers.retain(|(name, _)| !name.eq_ignore_ascii_case("date"));
+            let date = (chrono::Utc::now() + *by).format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+            reply.headers.push(("Date".to_owned(), date));
+        }
         _ if reply.status != 200 => {}
         _ => {
             let document = std::str::from_utf8(&reply.body).ok().and_then(Document::parse);

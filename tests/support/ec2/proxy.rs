@@ -137,14 +137,14 @@ async fn answer(shared: Arc<Shared>, client: reqwest::Client, request: Request) 
     let mut reply = match reply {
         Some(reply) => reply,
         None => {
-            let mut reply = forward(&shared.upstream, &client, &request, &call).await;
+            let reply = forward(&shared.upstream, &client, &request, &call).await;
             shared.learn(&call, &reply);
-            for (fault, random) in edits {
-                edit(&fault, random, &call, &mut reply);
-            }
             reply
         }
     };
+    for (fault, random) in edits {
+        edit(&fault, random, &call, &mut reply);
+    }
     reply.headers.retain(|(name, _)| !name.eq_ignore_ascii_case("connection"));
     shared.note(index, &reply);
     reply

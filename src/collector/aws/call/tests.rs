@@ -2,6 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
+use chrono::Utc;
+
 use super::*;
 use crate::collector::aws::stand_in::{Reply, SECRET, StandIn, ids, scope};
 
