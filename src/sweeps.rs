@@ -10,7 +10,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde::Serialize;
 
 use crate::collector::ledger::record::{Key, Record};
-use crate::collector::ledger::{Acceptance, Ledger, Ledgers, Verdict};
+use crate::collector::ledger::{Acceptance, Ledger, Ledgers};
 use crate::config::Config;
 use crate::kafka::{Restored, TableReader, client};
 use crate::record::partition_for;
@@ -21,7 +21,7 @@ const POLL: Duration = Duration::from_millis(200);
 
 /// A line of `sweeps list`.
 #[derive(Debug, Serialize)]
-pub struct Line {
+struct Line {
     /// `source/account/region`.
     pub scope: String,
     /// How its last sweep stands.
@@ -65,11 +65,11 @@ impl Line {
     }
 }
 
-/// Reads what is remembered of every scope, from a process that owns none.
+/// Reads what is remembered of every scope, from a process that owns none; with the number of partitions.
 ///
 /// # Errors
 /// When Kafka does not tell it within a minute, or the topic holds what is not ours.
-pub fn read(config: &Config) -> anyhow::Result<BTreeMap<String, Ledger>> {
+fn read(config: &Config) -> anyhow::Result<(i32, BTreeMap<String, Ledger>)> {
     let topic = &config.kafka.topics.sweeps;
     let mut reader = TableReader::new(&config.kafka, topic, &format!("{}-sweeps", config.instance_id.0))?;
     let deadline = Instant::now() + PATIENCE;
@@ -97,7 +97,7 @@ pub fn read(config: &Config) -> anyhow::Result<BTreeMap<String, Ledger>> {
             }
         }
     }
-    Ok(ledgers.into_scopes().into_iter().collect())
+    Ok((partitions, ledgers.into_scopes().into_iter().collect()))
 }
 
 fn partitions(reader: &TableReader, deadline: Instant) -> anyhow::Result<i32> {
@@ -115,7 +115,7 @@ fn partitions(reader: &TableReader, deadline: Instant) -> anyhow::Result<i32> {
 /// # Errors
 /// See [`read`]; or when it cannot be written.
 pub fn list(config: &Config, as_json: bool, output: &mut dyn Write) -> anyhow::Result<()> {
-    let lines: Vec<_> = read(config)?.into_iter().map(|(scope, ledger)| Line::new(scope, &ledger)).collect();
+    let lines: Vec<_> = read(config)?.1.into_iter().map(|(scope, ledger)| Line::new(scope, &ledger)).collect();
     if as_json {
         serde_json::to_writer_pretty(&mut *output, &lines)?;
         writeln!(output)?;
@@ -154,20 +154,16 @@ pub fn list(config: &Config, as_json: bool, output: &mut dyn Write) -> anyhow::R
 /// # Errors
 /// When the scope is not known, nothing of it is held back, or Kafka does not take the word.
 pub async fn accept(config: &Config, scope: &str) -> anyhow::Result<i64> {
-    let ledgers = tokio::task::block_in_place(|| read(config))?;
+    let (partitions, ledgers) = tokio::task::block_in_place(|| read(config))?;
     let Some(ledger) = ledgers.get(scope) else {
         let known: Vec<_> = ledgers.keys().map(String::as_str).collect();
         bail!("{scope:?} is not a scope that was swept; those are: {}", known.join(", "));
     };
     let missing = match &ledger.head {
-        Some(head) if head.verdict == Verdict::Held || head.missing > 0 => head.missing,
+        Some(head) if head.missing > 0 => head.missing,
         _ => bail!("nothing of {scope} is held back, so there is nothing to accept"),
     };
     let topic = &config.kafka.topics.sweeps;
-    let partitions = tokio::task::block_in_place(|| {
-        let reader = TableReader::new(&config.kafka, topic, &format!("{}-sweeps", config.instance_id.0))?;
-        partitions(&reader, Instant::now() + PATIENCE)
-    })?;
     let key = Key::Acceptance(scope).to_string();
     let acceptance = Acceptance { missing, at: Utc::now().timestamp_millis() };
     let value = Record::Acceptance(Some(acceptance)).encode().unwrap_or_default();

@@ -59,9 +59,10 @@ pub enum Step {
     },
 }
 
-/// Whether so many are too many to be believed.
-pub fn is_too_much(vanished: usize, alive: usize) -> bool {
-    vanished > LEAST_HELD && vanished * 100 > alive * SHARE_HELD
+/// Whether so many are too many to be believed without an operator, who has not accepted them.
+pub fn is_held(vanished: usize, alive: usize, acceptance: Option<Acceptance>) -> bool {
+    let is_too_much = vanished > LEAST_HELD && vanished * 100 > alive * SHARE_HELD;
+    is_too_much && acceptance.is_none_or(|accepted| vanished as i64 > accepted.missing)
 }
 
 /// Those that vanished with this sweep, unexpectedly.
@@ -76,9 +77,7 @@ pub fn vanished(missing: &[Missing]) -> usize {
 /// Draws the conclusion.
 pub fn conclude(evidence: &Evidence) -> Conclusion {
     let vanished = vanished(&evidence.missing);
-    let is_held = is_too_much(vanished, evidence.alive);
-    let is_accepted = evidence.acceptance.is_some_and(|acceptance| vanished as i64 <= acceptance.missing);
-    if is_held && !is_accepted {
+    if is_held(vanished, evidence.alive, evidence.acceptance) {
         return Conclusion::Held { missing: vanished };
     }
     let steps = evidence.missing.iter().map(|missing| step(missing, evidence)).collect();

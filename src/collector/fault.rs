@@ -1,8 +1,6 @@
 //! What can go wrong while collecting, by who has to act: the three error types of Sumo Logic's source, and the kinds
 //! under them. Every kind has a remedy, so that nobody is told of a fault without being told what to do.
 
-use std::fmt;
-
 use serde::Serialize;
 
 /// Who has to act, and whether it is tried again. The names are those of the health events.
@@ -10,7 +8,7 @@ use serde::Serialize;
 pub enum Class {
     /// Credentials, permissions, opt-in, configuration: not tried again before the next scheduled sweep.
     ThirdPartyConfig,
-    /// AWS cannot be reached, throttles, answers with errors: tried again until the sweep's deadline.
+    /// AWS cannot be reached, throttles, answers with errors: tried again until the sweep's deadline, save for a repeated token.
     ThirdPartyGeneric,
     /// Kafka or the registry: likewise.
     FirstPartyGeneric,
@@ -52,17 +50,15 @@ pub enum FaultKind {
     Unavailable,
     /// An answer that is cut, is not XML, or has no list.
     Unreadable,
-    /// An answer that names its own page as the next one.
+    /// An answer that names a page as the next one that was had before.
     RepeatedToken,
     /// Kafka did not take it.
     Kafka,
-    /// Somebody else owns the scope now, or the process stops.
-    NotOwner,
 }
 
 impl FaultKind {
     /// Every kind, for tables and tests.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 13] = [
         Self::Denied,
         Self::Credentials,
         Self::RegionDisabled,
@@ -76,7 +72,6 @@ impl FaultKind {
         Self::Unreadable,
         Self::RepeatedToken,
         Self::Kafka,
-        Self::NotOwner,
     ];
 
     /// Who has to act.
@@ -91,7 +86,7 @@ impl FaultKind {
             | Self::InvalidFile
             | Self::Vanished => Class::ThirdPartyConfig,
             Self::Throttled | Self::Unavailable | Self::Unreadable | Self::RepeatedToken => Class::ThirdPartyGeneric,
-            Self::Kafka | Self::NotOwner => Class::FirstPartyGeneric,
+            Self::Kafka => Class::FirstPartyGeneric,
         }
     }
 
@@ -111,7 +106,6 @@ impl FaultKind {
             Self::Unreadable => "unreadable",
             Self::RepeatedToken => "repeated-token",
             Self::Kafka => "kafka",
-            Self::NotOwner => "not-owner",
         }
     }
 
@@ -133,13 +127,13 @@ impl FaultKind {
             Self::Unreadable => "check what lies between here and AWS (proxy, endpoint); it is tried again",
             Self::RepeatedToken => "nothing: the next sweep starts over; report it to AWS if it stays",
             Self::Kafka => "check the brokers and this client's permissions; it is tried again",
-            Self::NotOwner => "nothing: another collector sweeps the scope",
         }
     }
 }
 
 /// Something that went wrong, in words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
 pub struct Fault {
     /// What is wrong.
     pub kind: FaultKind,
@@ -156,11 +150,5 @@ impl Fault {
     /// Who has to act.
     pub fn class(&self) -> Class {
         self.kind.class()
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.message)
     }
 }

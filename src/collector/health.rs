@@ -172,13 +172,6 @@ impl Health {
         }
     }
 
-    /// What is wrong now, by source and scope.
-    pub fn faults(&self) -> Vec<(String, Fault)> {
-        let sources = self.sources();
-        let of_scopes = sources.values().flat_map(|health| &health.scopes);
-        of_scopes.filter_map(|(scope, status)| Some((scope.to_string(), status.fault.clone()?))).collect()
-    }
-
     fn scope_becomes(&self, scope: &Scope, status: Status) {
         let mut sources = self.sources();
         let health = sources.entry(scope.source.clone()).or_default();
@@ -339,7 +332,6 @@ mod tests {
         assert_eq!(told.news(), ["b Error denied"]);
         told.0.swept(&scope("a"), Some(&denied()));
         assert_eq!(told.news(), ["a Error denied", "source Error denied"]);
-        assert_eq!(told.0.faults().len(), 2);
     }
 
     #[test]

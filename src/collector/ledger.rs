@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_takes_some_forty_bytes() {
+    fn an_entry_takes_less_than_fifty_bytes() {
         assert!(size_of::<(CompactString, Slot)>() <= 48, "{}", size_of::<(CompactString, Slot)>());
     }
 }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::fault::{Fault, FaultKind};
 use super::ledger::{Acceptance, Ledger};
 
 /// Publications that may wait for a transaction, whichever scope they are of.
@@ -80,16 +79,6 @@ pub enum PublishError {
     /// Kafka did not take it.
     #[error("not published: {0}")]
     Kafka(String),
-}
-
-impl From<PublishError> for Fault {
-    fn from(error: PublishError) -> Self {
-        let kind = match error {
-            PublishError::NotOwner => FaultKind::NotOwner,
-            PublishError::Kafka(_) => FaultKind::Kafka,
-        };
-        Fault::new(kind, error.to_string())
-    }
 }
 
 /// Records that are committed together.

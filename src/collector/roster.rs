@@ -362,7 +362,7 @@ impl Roster {
             let Some(head) = &mut ledger.head else { continue };
             head.out_of_scope = true;
             let record = memory(&key, &Change::Head(head.clone()));
-            self.shared.health.out_of_scope(&scope_of(&key), ledger.len());
+            self.shared.health.out_of_scope(&Scope::of_key(&key), ledger.len());
             let publisher = self.shared.publisher.clone();
             // Should it not be committed, the next owner tells it once more.
             tokio::spawn(async move { publisher.publish(lease, vec![record]).await });
@@ -371,7 +371,7 @@ impl Roster {
 
     /// Whether every source that could name this scope was asked, and did not.
     fn is_certainly_not_named(&self, key: &str) -> bool {
-        let scope = scope_of(key);
+        let scope = Scope::of_key(key);
         let Some(discovery) = self.discovered.get(&scope.source) else {
             return !self.sources.iter().any(|listed| listed.task.config.name == scope.source);
         };
@@ -383,14 +383,6 @@ impl Roster {
     fn partition_of(&self, key: &str) -> i32 {
         partition_for(key.as_bytes(), self.sweep_partitions)
     }
-}
-
-/// The scope that a key names: `source/account/region`, `-` where only the instances tell.
-fn scope_of(key: &str) -> Scope {
-    let mut parts = key.splitn(3, '/').map(str::to_owned);
-    let source = parts.next().unwrap_or_default();
-    let mut part = || parts.next().filter(|part| part != "-");
-    Scope { source, account: part(), region: part() }
 }
 
 /// Asks a source for its scopes, again and again.

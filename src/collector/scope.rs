@@ -144,8 +144,7 @@ impl ScopeTask {
         let metrics = &self.shared.metrics.collector;
         let scope = &self.scope;
         let (source, tally) = (scope.source.as_str(), swept.tally);
-        let [account, region] = [&scope.account, &scope.region].map(|part| part.as_deref().unwrap_or_default());
-        let labels = [source, account, region];
+        let labels = scope.labels();
         metrics.sweep_seconds.observe(swept.seconds);
         metrics.pages.with_label_values(&[source]).inc_by(tally.pages as u64);
         metrics.instances.with_label_values(&[source]).inc_by(tally.instances as u64);

@@ -35,6 +35,21 @@ impl fmt::Display for Scope {
     }
 }
 
+impl Scope {
+    /// The scope that is displayed like this.
+    pub fn of_key(key: &str) -> Self {
+        let mut parts = key.splitn(3, '/').map(str::to_owned);
+        let source = parts.next().unwrap_or_default();
+        let mut part = || parts.next().filter(|part| part != "-");
+        Self { source, account: part(), region: part() }
+    }
+
+    /// Source, account and region as the labels of a metric; empty where only the instances tell.
+    pub fn labels(&self) -> [&str; 3] {
+        [&self.source, self.account.as_deref().unwrap_or_default(), self.region.as_deref().unwrap_or_default()]
+    }
+}
+
 /// The scopes of a source, as far as they could be found out. "No answer" is not "an empty answer".
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Discovery {

@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::absence::{Conclusion, Evidence, Step, conclude, is_too_much, vanished};
+use super::absence::{Conclusion, Evidence, Step, conclude, is_held, vanished};
 use super::fault::{Fault, FaultKind};
 use super::ledger::record::{Key, Record};
 use super::ledger::{Change, Entry, Head, InstanceState, Ledger, Missing, Standing, Verdict};
@@ -106,7 +106,7 @@ impl From<PublishError> for Interruption {
     fn from(error: PublishError) -> Self {
         match error {
             PublishError::NotOwner => Self::Stopped,
-            error @ PublishError::Kafka(_) => Self::Fault(error.into()),
+            PublishError::Kafka(_) => Self::Fault(Fault::new(FaultKind::Kafka, error.to_string())),
         }
     }
 }
@@ -330,8 +330,7 @@ impl Sweep<'_> {
             return Ok((missing, now));
         };
         let vanished = vanished(&missing);
-        let is_accepted = self.ledger.acceptance.is_some_and(|acceptance| vanished as i64 <= acceptance.missing);
-        if vanished > MAX_ASKED && is_too_much(vanished, self.ledger.alive()) && !is_accepted {
+        if vanished > MAX_ASKED && is_held(vanished, self.ledger.alive(), self.ledger.acceptance) {
             return Ok((missing, now));
         }
         self.ask(tokio::time::sleep(self.sweeper.settling_delay)).await?;

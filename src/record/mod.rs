@@ -38,16 +38,7 @@ pub const SCHEMA_VERSION: &str = "ec2-instance/1";
 
 /// The AWS partition of a region, by its prefix: `aws` unless the name tells another.
 pub fn aws_partition_of(region: &str) -> &'static str {
-    const OTHERS: [(&str, &str); 7] = [
-        ("cn-", "aws-cn"),
-        ("us-gov-", "aws-us-gov"),
-        ("eusc-", "aws-eusc"),
-        ("us-isob-", "aws-iso-b"),
-        ("eu-isoe-", "aws-iso-e"),
-        ("us-isof-", "aws-iso-f"),
-        ("us-iso-", "aws-iso"),
-    ];
-    OTHERS.iter().find(|(prefix, _)| region.starts_with(prefix)).map_or("aws", |(_, partition)| partition)
+    crate::config::Partition::of_region(region).map_or("aws", |partition| partition.name)
 }
 
 /// A record of the raw topic, borrowed from the client's fetch buffer.

@@ -79,9 +79,8 @@ impl Process {
                     metrics.collector.source_state.with_label_values(&[source, other.name()]).set(is);
                 }
             }
-            Some(Scope { account, region, .. }) => {
-                let [account, region] = [account, region].map(|part| part.as_deref().unwrap_or_default());
-                let labels = [source, account, region];
+            Some(scope) => {
+                let labels = scope.labels();
                 if state == State::Stopping {
                     metrics.collector.forget(&labels);
                 } else {

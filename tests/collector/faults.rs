@@ -282,8 +282,6 @@ fn lists_shuffled_and_codes_noisy_for_twenty_sweeps_are_the_same_bytes() {
     let account = Account::with(6);
     account.proxy.when(on("DescribeInstances"), Fault::Shuffle);
     account.proxy.when(on("DescribeInstances"), Fault::NoisyStateCode);
-    let mut config = account.config.clone();
-    config["collector"]["sources"][0]["interval"] = "10s".into();
     for _ in 0..20 {
         account.sweep();
     }

@@ -53,6 +53,10 @@ fn source(path: &std::path::Path) -> Value {
            "file": {"path": path, "account": "111122223333", "region": "eu-west-1"}})
 }
 
+fn wait_for_sweep(collector: &mut Stage, scope: &str) {
+    while collector.wait_for("sweep complete", Duration::from_secs(30))["scope"] != scope {}
+}
+
 fn ids(range: std::ops::Range<usize>) -> impl Iterator<Item = String> {
     range.map(|number| format!("i-{number:017x}"))
 }
@@ -285,9 +289,6 @@ fn sources_come_and_go_at_sighup_without_a_restart_and_without_a_removal() {
     };
     let first = fleet.config["collector"]["sources"][0].clone();
     let mut collector = Stage::start(&["collect"], &with(&[first.clone(), other("10s")]));
-    let wait_for_sweep = |collector: &mut Stage, scope: &str| {
-        while collector.wait_for("sweep complete", Duration::from_secs(30))["scope"] != scope {}
-    };
     const OTHER: &str = "other/111122223333/us-east-1";
     wait_for_sweep(&mut collector, OTHER);
 
@@ -328,7 +329,7 @@ fn standard_input_is_swept_once_and_nothing_of_it_is_removed_later() {
     config["collector"]["sources"] = json!([stdin, config["collector"]["sources"][0]]);
     let mut collector = Stage::start(&["collect"], &config);
     for _ in 0..3 {
-        while collector.wait_for("sweep complete", Duration::from_secs(30))["scope"] != SCOPE {}
+        wait_for_sweep(&mut collector, SCOPE);
     }
     let of_stdin = |event: &&Value| event["message"] == "sweep complete" && event["scope"] == "stdin/-/-";
     assert_eq!(collector.seen.iter().filter(of_stdin).count(), 1);
@@ -345,7 +346,7 @@ fn of_two_sources_that_cover_the_same_the_first_is_swept_and_the_other_is_told()
     config["collector"]["sources"] = json!([config["collector"]["sources"][0], second]);
     let mut collector = Stage::start(&["collect"], &config);
     for _ in 0..2 {
-        while collector.wait_for("sweep complete", Duration::from_secs(30))["scope"] != SCOPE {}
+        wait_for_sweep(&mut collector, SCOPE);
     }
     assert_eq!(collector.stop(), Some(0));
     let health = fleet.health();

@@ -5,10 +5,7 @@
 use std::error::Error;
 use std::time::Duration;
 
-use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_sts::operation::assume_role::AssumeRoleError;
-use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIdentityError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 
@@ -221,52 +218,27 @@ fn kind_of_status(status: u16) -> FaultKind {
     }
 }
 
-/// Of a request without an answer: what the chain of its causes says. Where nothing in it is about credentials, it is
-/// about the network.
+/// Of a request without an answer: what the sessions say of keys that could not be had; else it is about the network.
 fn kind_of_causes(error: &(dyn Error + 'static)) -> FaultKind {
-    let mut kind = Unavailable;
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<CredentialsError>() {
-            kind = if matches!(error, CredentialsError::ProviderTimedOut(_)) { Unavailable } else { Credentials };
-        }
-        if let Some(error) = error.downcast_ref::<SdkError<AssumeRoleError, HttpResponse>>() {
-            kind = kind_of_assuming(error);
-        }
-        if let Some(error) = error.downcast_ref::<SdkError<AssumeRoleWithWebIdentityError, HttpResponse>>() {
-            kind = kind_of_assuming(error);
-        }
-        // What the sessions say of keys that could not be renewed.
-        if let Some(fault) = error.downcast_ref::<Fault>() {
-            kind = fault.kind;
-        }
-        cause = error.source();
-    }
-    kind
+    chain(error).find_map(|cause| cause.downcast_ref::<Fault>()).map_or(Unavailable, |fault| fault.kind)
 }
 
-/// Why a role could not be assumed. One who may not assume it has no credentials for it.
-fn kind_of_assuming<E>(error: &SdkError<E, HttpResponse>) -> FaultKind
-where
-    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
-{
-    match Failure::of("AssumeRole", error).fault.kind {
-        Denied | InvalidRequest => Credentials,
-        kind => kind,
-    }
+/// An error and its causes.
+pub(super) fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error| (*error).source())
 }
 
-/// The error and its causes, each once. The SDK's own display adds the debug form of the response, headers and all.
-fn in_words(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.ends_with(&more) {
+/// The error and its causes, each once. The SDK's own display adds the debug form of the response,
+/// headers, body and all: there may be keys in it.
+pub(super) fn in_words(error: &(dyn Error + 'static)) -> String {
+    let mut text = String::new();
+    for more in chain(error).map(ToString::to_string) {
+        if text.is_empty() {
+            text = more;
+        } else if !text.ends_with(&more) {
             text.push_str(": ");
             text.push_str(&more);
         }
-        cause = error.source();
     }
     text
 }

@@ -4,7 +4,6 @@
 //! wait; keys that are still good are kept while the renewal fails. The SDK's own cache is set aside: it renews ten
 //! seconds ahead, asks again at once after a refusal, and hides the reason from who has to act on it.
 
-use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -19,6 +18,7 @@ use tokio::sync::Mutex;
 use super::super::fault::{Class, Fault, FaultKind};
 use super::super::source::BoxFuture;
 use super::classify;
+use super::fault::{chain, in_words};
 use crate::config::{Role, WebIdentity};
 
 /// How long before their expiry keys are renewed, at least: AWS hands out new ones no earlier than this.
@@ -224,16 +224,7 @@ fn of_the_sdk(name: &str, error: &CredentialsError) -> Fault {
         .any(|cause| cause.downcast_ref::<ConnectorError>().is_some_and(|error| error.is_io() || error.is_timeout()));
     let is_late = matches!(error, CredentialsError::ProviderTimedOut(_));
     let kind = if is_network || is_late { FaultKind::Unavailable } else { FaultKind::Credentials };
-    Fault::new(kind, format!("{name}: {}", causes(error)))
-}
-
-/// An error and its causes. Never in debug form, which shows the response: there may be keys in it.
-pub(super) fn causes(error: &(dyn Error + 'static)) -> String {
-    chain(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
-fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |error| (*error).source())
+    Fault::new(kind, format!("{name}: {}", in_words(error)))
 }
 
 /// Keys as the SDK's clients take them.

@@ -1,5 +1,6 @@
 //! Each error of EC2 and STS that is known to occur, and who has to act.
 
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_ec2::error::ErrorMetadata;
 use aws_sdk_ec2::operation::describe_instances::DescribeInstancesError;
 use aws_smithy_types::body::SdkBody;
@@ -123,20 +124,10 @@ fn not_sent(reason: impl Into<aws_sdk_ec2::error::BoxError>) -> FaultKind {
     Failure::of("Call", &error).fault.kind
 }
 
-fn assuming(status: u16, code: &str) -> CredentialsError {
-    let meta = ErrorMetadata::builder().code(code).message("no").build();
-    let response = HttpResponse::new(status.try_into().expect("a status"), SdkBody::empty());
-    CredentialsError::provider_error(SdkError::service_error(AssumeRoleError::generic(meta), response))
-}
-
 #[test]
-fn credentials_that_cannot_be_had_are_told_from_sts_that_does_not_answer() {
-    assert_eq!(not_sent(CredentialsError::not_loaded("none")), Credentials);
-    assert_eq!(not_sent(CredentialsError::provider_timed_out(Duration::from_secs(5))), Unavailable);
-    // One who may not assume the role has no credentials for it.
-    assert_eq!(not_sent(assuming(403, "AccessDenied")), Credentials);
-    assert_eq!(not_sent(assuming(400, "ValidationError")), Credentials);
-    assert_eq!(not_sent(assuming(503, "ServiceUnavailable")), Unavailable);
-    assert_eq!(not_sent(assuming(400, "Throttling")), Throttled);
-    assert_eq!(not_sent(assuming(403, "RegionDisabledException")), RegionDisabled);
+fn of_credentials_that_cannot_be_had_the_sessions_have_said_why() {
+    for kind in [Credentials, Denied, Throttled, Unavailable] {
+        assert_eq!(not_sent(CredentialsError::provider_error(Fault::new(kind, "no"))), kind);
+    }
+    assert_eq!(not_sent("connection closed"), Unavailable);
 }
