@@ -231,7 +231,8 @@ async fn other(source: &config::Source) -> Option<Line> {
     }
 }
 
-/// Whether nothing failed.
-pub fn is_fine(lines: &[Line]) -> bool {
-    lines.iter().all(|line| line.result != Outcome::Failed)
+/// Who has to act first, if anybody: where several things failed, it is whoever can change a configuration, since waiting
+/// will not help.
+pub fn worst(lines: &[Line]) -> Option<Class> {
+    lines.iter().filter(|line| line.result == Outcome::Failed).filter_map(|line| line.class).min()
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use rollcall::cli::{self, Cli, Command};
+use rollcall::collector::fault::Class;
 use rollcall::collector::{Outcome, Repeat, file};
 use rollcall::config::import::{ImportError, Translation, translate};
 use rollcall::config::{self, Config, ConfigError, Override};
@@ -146,7 +147,11 @@ async fn dispatch(cli: Cli, config: Config) -> anyhow::Result<ExitCode> {
                 cli::Output::Json => format!("{:#}\n", serde_json::to_value(&lines)?),
             };
             std::io::stdout().write_all(text.as_bytes())?;
-            Ok(if check::is_fine(&lines) { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+            Ok(match check::worst(&lines) {
+                None => ExitCode::SUCCESS,
+                Some(Class::ThirdPartyConfig) => ExitCode::from(MISCONFIGURED),
+                Some(Class::ThirdPartyGeneric | Class::FirstPartyGeneric) => ExitCode::from(FAILED),
+            })
         }
         Command::Policy(args) => show_policies(args, &config),
         Command::Render(args) => render(args, &config).await,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 
-use super::{AWS, Pipeline};
+use super::{AWS, Pipeline, SEVENTEEN_REGIONS};
 use crate::support::ec2::{Fault, FaultProxy, on, on_any};
 use crate::support::kafka::TestTopics;
 use crate::support::process::{config_file, rollcall};
@@ -123,7 +123,7 @@ fn a_region_denied_another_disabled_and_all_denied_are_three_answers_each_with_i
         .map(|action| proxy.when(on(action).region(REGIONS[1]), Fault::region_disabled()))
         .into();
     let checked = Checked::of(&config);
-    assert_eq!(checked.code, Some(1));
+    assert_eq!(checked.code, Some(2));
     let expected = [("ec2:DescribeInstances", "denied"), ("region", "region-disabled")];
     assert_eq!(kinds(&checked.failed()), expected.map(|(what, kind)| (what.to_owned(), kind.to_owned())));
     for line in checked.failed() {
@@ -195,26 +195,7 @@ fn a_clock_that_is_off_is_told_before_aws_refuses_it_and_after() {
 
 #[test]
 fn thirty_four_scopes_are_a_matter_of_seconds() {
-    let regions: Vec<_> = [
-        "eu-west-1",
-        "eu-west-2",
-        "eu-west-3",
-        "eu-central-1",
-        "eu-north-1",
-        "us-east-1",
-        "us-east-2",
-        "us-west-1",
-        "us-west-2",
-        "ca-central-1",
-        "sa-east-1",
-        "ap-south-1",
-        "ap-northeast-1",
-        "ap-northeast-2",
-        "ap-northeast-3",
-        "ap-southeast-1",
-        "ap-southeast-2",
-    ]
-    .into();
+    let regions = SEVENTEEN_REGIONS;
     let roles = [account().1, account().1].map(|role| json!({"role_arn": role}));
     // With a budget as it is by default.
     let aws = json!({"regions": regions, "accounts": roles, "calls_per_second": 2.0, "images": true});
@@ -301,5 +282,5 @@ fn a_file_that_cannot_be_read_is_a_line() {
     let checked = Checked::of(&config);
     let expected = ["file"; 2].map(|what| (what.to_owned(), "invalid-file".to_owned()));
     assert_eq!(kinds(&checked.failed()), expected);
-    assert_eq!(checked.code, Some(1));
+    assert_eq!(checked.code, Some(2));
 }

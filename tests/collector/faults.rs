@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{AWS, Pipeline, keys};
+use super::{AWS, Pipeline, SEVENTEEN_REGIONS, keys};
 use crate::support::ec2::{FastEc2, Fault, FaultProxy, FleetSpec, When, on};
 use crate::support::kafka::Read;
 use crate::support::process::Stage;
@@ -301,25 +301,7 @@ fn lists_shuffled_and_codes_noisy_for_twenty_sweeps_are_the_same_bytes() {
 
 #[test]
 fn a_restart_of_34_scopes_behind_small_buckets_is_complete_and_hardly_throttled() {
-    let regions = [
-        "eu-west-1",
-        "eu-west-2",
-        "eu-west-3",
-        "eu-central-1",
-        "eu-north-1",
-        "us-east-1",
-        "us-east-2",
-        "us-west-1",
-        "us-west-2",
-        "ca-central-1",
-        "sa-east-1",
-        "ap-south-1",
-        "ap-northeast-1",
-        "ap-northeast-2",
-        "ap-northeast-3",
-        "ap-southeast-1",
-        "ap-southeast-2",
-    ];
+    let regions = SEVENTEEN_REGIONS;
     let accounts = ["111122223333", "444455556666"];
     let ec2 = FastEc2::start(FleetSpec {
         accounts: accounts.map(str::to_owned).to_vec(),

@@ -35,6 +35,27 @@ pub const AWS: [(&str, &str); 5] = [
     ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
 ];
 
+/// Seventeen regions: with two accounts 34 scopes.
+pub const SEVENTEEN_REGIONS: [&str; 17] = [
+    "eu-west-1",
+    "eu-west-2",
+    "eu-west-3",
+    "eu-central-1",
+    "eu-north-1",
+    "us-east-1",
+    "us-east-2",
+    "us-west-1",
+    "us-west-2",
+    "ca-central-1",
+    "sa-east-1",
+    "ap-south-1",
+    "ap-northeast-1",
+    "ap-northeast-2",
+    "ap-northeast-3",
+    "ap-southeast-1",
+    "ap-southeast-2",
+];
+
 /// Sources, and topics of their own.
 pub struct Pipeline {
     pub topics: TestTopics,
