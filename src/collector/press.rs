@@ -340,11 +340,11 @@ impl Press {
                     }
                     return Ok(());
                 }
-                Err(Setback::Fatal(cause)) => return Err(self.give_up(batch, cause)),
+                Err(Setback::Fatal(cause)) => return Err(give_up(batch, cause)),
                 // Alone, it is the one to blame; its sweep is incomplete, and all others go on.
                 Err(Setback::TooLarge(cause)) if batch.len() == 1 => {
                     self.settle_open()?;
-                    drop(self.give_up(batch, cause));
+                    refuse(batch, &cause);
                     return Ok(());
                 }
                 Err(Setback::TooLarge(_)) => {
@@ -359,20 +359,20 @@ impl Press {
                     "{MAX_ATTEMPTS} transactions in a row failed though Kafka answered; does another collector run under \
                      this instance_id? The last one: {setback}"
                 );
-                return Err(self.give_up(batch, cause));
+                return Err(give_up(batch, cause));
             }
             tracing::warn!(%setback, attempts, "transaction failed, its pages will be published again");
             // Away is not wrong: that may last.
             match self.recover(setback) {
                 Ok(true) => answered += 1,
                 Ok(false) => answered = 0,
-                Err(setback) => return Err(self.give_up(batch, setback.to_string())),
+                Err(setback) => return Err(give_up(batch, setback.to_string())),
             }
             let pause = Duration::from_millis(50).saturating_mul(1 << attempts.min(10)).min(MAX_BACKOFF);
             self.pause(pause)?;
             if self.stop.is_cancelled() && answered == 0 {
                 let cause = "stopped while Kafka could not be reached; nothing is lost".to_owned();
-                return Err(self.give_up(batch, cause));
+                return Err(give_up(batch, cause));
             }
         }
     }
@@ -391,13 +391,6 @@ impl Press {
             }
         }
         wanted
-    }
-
-    fn give_up(&self, batch: Vec<Publication>, cause: String) -> Fatal {
-        for publication in batch {
-            let _ = publication.done.send(Err(PublishError::Kafka(cause.clone())));
-        }
-        Fatal(cause)
     }
 
     fn attempt(&mut self, batch: &[Publication]) -> Result<(), Setback> {
@@ -460,6 +453,18 @@ impl Press {
         }
         Ok(())
     }
+}
+
+/// None of these will be written.
+fn refuse(batch: Vec<Publication>, cause: &str) {
+    for publication in batch {
+        let _ = publication.done.send(Err(PublishError::Kafka(cause.to_owned())));
+    }
+}
+
+fn give_up(batch: Vec<Publication>, cause: String) -> Fatal {
+    refuse(batch, &cause);
+    Fatal(cause)
 }
 
 fn tell_of_acceptance(key: &[u8], value: Option<&[u8]>, ownership: &mpsc::UnboundedSender<Ownership>) {

@@ -337,23 +337,56 @@ fn standard_input_is_swept_once_and_nothing_of_it_is_removed_later() {
 }
 
 #[test]
-fn of_two_sources_that_cover_the_same_the_first_is_swept_and_the_other_is_told() {
+fn of_two_sources_that_cover_the_same_the_first_is_swept_and_the_other_ends_and_is_told() {
     let fleet = Fleet::new();
     fleet.is(ids(0..3));
-    let mut config = fleet.config.clone();
-    let mut second = config["collector"]["sources"][0].clone();
+    let first = fleet.config["collector"]["sources"][0].clone();
+    let mut second = first.clone();
     second["name"] = "second".into();
-    config["collector"]["sources"] = json!([config["collector"]["sources"][0], second]);
+    let with = |sources: &[&Value]| {
+        let mut config = fleet.config.clone();
+        config["collector"]["sources"] = json!(sources);
+        config
+    };
+    // The other is swept already when the first comes.
+    const SECOND: &str = "second/111122223333/eu-west-1";
+    let mut collector = Stage::start(&["collect"], &with(&[&second]));
+    wait_for_sweep(&mut collector, SECOND);
+    collector.reconfigure(&with(&[&first, &second]));
+    wait_for_sweep(&mut collector, SCOPE);
+    let seen = collector.seen.len();
+    for _ in 0..2 {
+        wait_for_sweep(&mut collector, SCOPE);
+    }
+    let is_second = |event: &&Value| event["message"] == "sweep complete" && event["scope"] == SECOND;
+    assert_eq!(collector.seen[seen..].iter().find(is_second), None);
+    assert_eq!(collector.stop(), Some(0));
+    let health = fleet.health();
+    let refused: Vec<_> = health.iter().filter(|event| event["error"]["kind"] == "invalid-request").collect();
+    let message = refused[0]["error"]["message"].as_str().unwrap();
+    assert!(message.contains(&format!("{SECOND} is not swept: {SCOPE}")), "{message}");
+}
+
+#[test]
+fn a_record_that_is_too_large_makes_its_sweep_incomplete_and_no_other() {
+    let fleet = Fleet::new();
+    fleet.is(ids(0..3));
+    let path = fleet.folder.path().join("large.json");
+    let large = json!([{"InstanceId": "i-large", "State": {"Name": "running"}, "Note": "x".repeat(300_000)}]);
+    std::fs::write(&path, large.to_string()).unwrap();
+    let mut config = fleet.config.clone();
+    config["kafka"]["max_message_bytes"] = 200_000.into();
+    config["mapper"]["max_record_bytes"] = 100_000.into();
+    let first = config["collector"]["sources"][0].clone();
+    config["collector"]["sources"] = json!([{"name": "large", "interval": "10s", "file": {"path": path}}, first]);
     let mut collector = Stage::start(&["collect"], &config);
+    let refused = collector.wait_for("sweep incomplete", Duration::from_secs(30));
+    assert_eq!((&refused["scope"], &refused["kind"]), (&json!("large/-/-"), &json!("kafka")));
+    assert!(refused["error"].as_str().unwrap().contains("kafka.max_message_bytes"), "{refused}");
+    // The process lives on, and so do its other sweeps.
     for _ in 0..2 {
         wait_for_sweep(&mut collector, SCOPE);
     }
     assert_eq!(collector.stop(), Some(0));
-    let health = fleet.health();
-    let refused: Vec<_> = health.iter().filter(|event| event["error"]["kind"] == "invalid-request").collect();
-    assert!(!refused.is_empty());
-    let message = refused[0]["error"]["message"].as_str().unwrap();
-    assert!(message.contains("second/111122223333/eu-west-1 is not swept"), "{message}");
-    let last = fleet.raw().into_iter().max_by_key(|record| record.header("sweep-id").unwrap().to_owned()).unwrap();
-    assert_eq!(last.header("source"), Some("fleet"), "whichever was known first");
+    assert!(fleet.raw().iter().all(|record| record.key() != "i-large"));
 }
