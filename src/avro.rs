@@ -1,5 +1,6 @@
 //! Avro's single-object encoding: each value names the schema that wrote it.
 
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
 use apache_avro::rabin::Rabin;
@@ -10,11 +11,17 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Bytes 0 and 1 of the encoding.
-const MARKER: [u8; 2] = [0xC3, 0x01];
+pub const MARKER: [u8; 2] = [0xC3, 0x01];
 
 /// What precedes a value: the marker, and CRC-64-AVRO of the parsing canonical form of the schema that wrote it.
 pub fn single_object_header(schema: &Schema) -> Vec<u8> {
-    [MARKER.as_slice(), &schema.fingerprint::<Rabin>().bytes].concat()
+    [MARKER.as_slice(), &fingerprint(schema)].concat()
+}
+
+fn fingerprint(schema: &Schema) -> [u8; 8] {
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&schema.fingerprint::<Rabin>().bytes);
+    bytes
 }
 
 /// Parses a schema that the binary carries.
@@ -37,11 +44,12 @@ pub enum DecodeError {
     Damaged(String),
 }
 
-/// Writes and reads values of one schema.
+/// Writes values of one schema; reads these, and those that its predecessors wrote.
 pub struct SingleObject<T> {
     header: Vec<u8>,
     writer: GenericDatumWriter<'static>,
-    reader: GenericDatumReader<'static>,
+    /// By the fingerprint of the schema that wrote.
+    readers: BTreeMap<[u8; 8], GenericDatumReader<'static>>,
     of: PhantomData<fn(T) -> T>,
 }
 
@@ -51,12 +59,23 @@ impl<T: Serialize + DeserializeOwned> SingleObject<T> {
     /// # Errors
     /// None with a schema that parses.
     pub fn new(schema: &'static Schema) -> AvroResult<Self> {
-        Ok(Self {
+        let format = Self {
             header: single_object_header(schema),
             writer: GenericDatumWriter::builder(schema).build()?,
-            reader: GenericDatumReader::builder(schema).build()?,
+            readers: BTreeMap::new(),
             of: PhantomData,
-        })
+        };
+        format.reading(schema)
+    }
+
+    /// Reads what a past schema wrote, too. What `T` no longer has is skipped; what it has gained must have a default
+    /// there. Not Avro's own resolution, which here is slow and takes a value that ends too early for null.
+    ///
+    /// # Errors
+    /// None with a schema that parses.
+    pub fn reading(mut self, past: &'static Schema) -> AvroResult<Self> {
+        self.readers.insert(fingerprint(past), GenericDatumReader::builder(past).build()?);
+        Ok(self)
     }
 
     /// The bytes of a value.
@@ -75,10 +94,94 @@ impl<T: Serialize + DeserializeOwned> SingleObject<T> {
     /// When they are none of ours, damaged, or of a schema that this release does not know.
     pub fn decode(&self, bytes: &[u8]) -> Result<T, DecodeError> {
         let rest = bytes.strip_prefix(&MARKER).ok_or(DecodeError::Foreign)?;
-        let (fingerprint, mut datum) = rest.split_first_chunk::<8>().ok_or(DecodeError::Foreign)?;
-        if *fingerprint != self.header[MARKER.len()..] {
-            return Err(DecodeError::NewerFormat(u64::from_le_bytes(*fingerprint)));
+        let (writer, mut datum) = rest.split_first_chunk::<8>().ok_or(DecodeError::Foreign)?;
+        let unknown = || DecodeError::NewerFormat(u64::from_le_bytes(*writer));
+        let reader = self.readers.get(writer).ok_or_else(unknown)?;
+        let value = reader.read_deser(&mut datum).map_err(|error| DecodeError::Damaged(error.to_string()))?;
+        if !datum.is_empty() {
+            return Err(DecodeError::Damaged(format!("{} bytes are left over", datum.len())));
         }
-        self.reader.read_deser(&mut datum).map_err(|error| DecodeError::Damaged(error.to_string()))
+        Ok(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, serde::Deserialize)]
+    #[serde(rename = "Thing")]
+    struct Thing {
+        name: String,
+        #[serde(default = "seven")]
+        size: i64,
+        #[serde(alias = "color")]
+        colour: Option<String>,
+    }
+
+    fn seven() -> i64 {
+        7
+    }
+
+    static TODAY: LazyLock<Schema> = LazyLock::new(|| {
+        embedded(
+            r#"{"type": "record", "name": "Thing", "fields": [
+                {"name": "name", "type": "string"},
+                {"name": "size", "type": "long", "default": 7},
+                {"name": "colour", "type": ["null", "string"], "default": null}]}"#,
+        )
+    });
+    /// The size was not known yet, the weight has been dropped since, and a name has changed.
+    static PAST: LazyLock<Schema> = LazyLock::new(|| {
+        embedded(
+            r#"{"type": "record", "name": "Thing", "fields": [
+                {"name": "weight", "type": {"type": "array", "items": "double"}},
+                {"name": "name", "type": "string"},
+                {"name": "color", "type": ["null", "string"], "default": null}]}"#,
+        )
+    });
+
+    #[derive(Serialize, serde::Deserialize)]
+    #[serde(rename = "Thing")]
+    struct PastThing {
+        weight: Vec<f64>,
+        name: String,
+        color: Option<String>,
+    }
+
+    fn written_in_the_past() -> Vec<u8> {
+        let thing = PastThing { weight: vec![1.5, 2.5], name: "n".to_owned(), color: Some("red".to_owned()) };
+        SingleObject::<PastThing>::new(&PAST).unwrap().encode(&thing).unwrap()
+    }
+
+    #[test]
+    fn what_a_past_schema_wrote_is_read_as_of_todays() {
+        let format = SingleObject::<Thing>::new(&TODAY).unwrap().reading(&PAST).unwrap();
+        let expected = Thing { name: "n".to_owned(), size: 7, colour: Some("red".to_owned()) };
+        assert_eq!(format.decode(&written_in_the_past()), Ok(expected));
+        let thing = || Thing { name: "today".to_owned(), size: 1, colour: None };
+        assert_eq!(format.decode(&format.encode(&thing()).unwrap()), Ok(thing()));
+    }
+
+    #[test]
+    fn what_an_unknown_schema_wrote_is_refused_by_its_fingerprint() {
+        let format = SingleObject::<Thing>::new(&TODAY).unwrap();
+        let told = u64::from_le_bytes(fingerprint(&PAST));
+        assert_eq!(format.decode(&written_in_the_past()), Err(DecodeError::NewerFormat(told)));
+    }
+
+    #[test]
+    fn bytes_that_are_missing_or_left_over_are_damage() {
+        let format = SingleObject::<Thing>::new(&TODAY).unwrap().reading(&PAST).unwrap();
+        let today = format.encode(&Thing { name: "n".to_owned(), size: 1, colour: None }).unwrap();
+        for good in [today, written_in_the_past()] {
+            let longer = [good.as_slice(), &[0]].concat();
+            for damaged in [&good[..good.len() - 1], &longer] {
+                let decoded = format.decode(damaged);
+                assert!(matches!(decoded, Err(DecodeError::Damaged(_))), "{decoded:?}");
+            }
+        }
     }
 }

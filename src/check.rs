@@ -21,9 +21,9 @@ use serde::Serialize;
 
 use crate::collector::fault::{Class, Fault, FaultKind};
 use crate::collector::file;
-use crate::config::{self, Config, SourceKind};
+use crate::config::{self, Config, RegistryMode, SourceKind};
 use crate::profile::encode::Encoding;
-use crate::registry::{self, Compatibility, RegistryError};
+use crate::registry::{self, Contrast, Examined, Registered, RegistryError};
 
 pub use table::table;
 
@@ -154,26 +154,34 @@ async fn registry(config: &Config) -> Vec<Line> {
         let because = "mapper.encoding is json: the registry is never asked";
         return vec![Line::skipped(WHAT, scope, because)];
     }
-    let subject = format!("{}-value", config.kafka.topics.events);
-    let line = match registry::compatibility(configured, &subject, config.mapper.profile.schema_json()).await {
-        Ok(Compatibility::Compatible) => {
-            Line::ok(WHAT, scope, format!("the schema is compatible with subject {subject}"))
-        }
-        Ok(Compatibility::New) => {
-            Line::ok(WHAT, scope, format!("reached; subject {subject} is new: the mapper registers it"))
-        }
-        Ok(Compatibility::Incompatible(why)) => {
-            let message = format!("subject {subject} has a schema that ours is not compatible with: {why}");
-            Line::failed(WHAT, scope, &Fault::new(FaultKind::Kafka, message))
+    let subject = registry::subject(&config.kafka.topics.events);
+    let schema = config.mapper.profile.schema_json();
+    let examined = async { registry::Client::new(configured)?.examine(&subject, schema).await };
+    let refused = |message: String| Line::failed(WHAT, &scope, &Fault::new(FaultKind::Registry, message));
+    let line = match examined.await {
+        Ok(Examined { refused: Some(why), latest, .. }) => {
+            refused(format!("subject {subject} has a schema that ours is not compatible with: {why}{latest}"))
                 .with_remedy("use another topic for the events, or change the subject's compatibility")
         }
-        Err(error) => {
-            let remedy = match error {
-                RegistryError::Refused { .. } => "check registry.url: it is the base of Confluent's REST API",
-                _ => "check registry.url, the registry itself, and the network",
-            };
-            Line::failed(WHAT, scope, &Fault::new(FaultKind::Kafka, error.to_string())).with_remedy(remedy)
+        Ok(Examined { registered: Some(Registered { id, version }), .. }) => {
+            Line::ok(WHAT, &scope, format!("subject {subject} has the schema: version {version}, ID {id}"))
         }
+        Ok(Examined { latest, .. }) if configured.mode == RegistryMode::Verify => {
+            refused(format!("subject {subject} does not have our schema, and registry.mode is verify{latest}"))
+                .with_remedy("have it registered: `rollcall schema register`")
+        }
+        Ok(Examined { latest: Contrast { version: None, .. }, .. }) => {
+            Line::ok(WHAT, &scope, format!("reached; subject {subject} is new: the mapper registers it"))
+        }
+        Ok(_) => Line::ok(WHAT, &scope, format!("the schema is compatible with subject {subject}")),
+        Err(error) if error.is_passing() => {
+            Line::failed(WHAT, &scope, &Fault::new(FaultKind::Kafka, error.to_string()))
+                .with_remedy("check registry.url, the registry itself, and the network")
+        }
+        Err(error @ RegistryError::Refused { .. }) => {
+            refused(error.to_string()).with_remedy("check registry.url: it is the base of Confluent's REST API")
+        }
+        Err(error) => refused(error.to_string()),
     };
     vec![line]
 }

@@ -17,9 +17,11 @@
 //! - [`device`], [`profile`]: from raw record to event; pure
 //! - [`mapper`]: stage 2, from raw records to change events
 //! - [`kafka`], [`registry`], [`avro`]: the outside world, and the form of what is kept there
-//! - [`stage`]: starting and ending the stages; [`render`], [`check`], [`sweeps`], [`policy`] and [`demo`]: a command each
+//! - [`replay`]: raw records mapped again, by the mapper's own loop
+//! - [`stage`]: starting and ending the stages; [`render`], [`check`], [`sweeps`], [`tail`], [`policy`], [`schema`] and [`demo`]:
+//!   a command each
 //! - [`cli`], [`config`]: what is asked for
-//! - [`admin`], [`telemetry`]: what is told
+//! - [`admin`], [`status`], [`telemetry`]: what is told; [`inert`]: so that a terminal only shows it
 
 #![forbid(unsafe_code)]
 
@@ -31,6 +33,7 @@ pub mod collector;
 pub mod config;
 pub mod demo;
 pub mod device;
+pub mod inert;
 pub mod kafka;
 pub mod mapper;
 pub mod policy;
@@ -38,6 +41,10 @@ pub mod profile;
 pub mod record;
 pub mod registry;
 pub mod render;
+pub mod replay;
+pub mod schema;
 pub mod stage;
+pub mod status;
 pub mod sweeps;
+pub mod tail;
 pub mod telemetry;

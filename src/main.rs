@@ -1,11 +1,11 @@
 //! The program: parses, loads the configuration, starts logging, dispatches, and turns the outcome into an exit code.
 //! Only here are arguments read, and signals.
 
+use std::fmt::Display;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -14,12 +14,18 @@ use rollcall::cli::{self, Cli, Command};
 use rollcall::collector::fault::Class;
 use rollcall::collector::{Outcome, Repeat, file};
 use rollcall::config::import::{ImportError, Translation, translate};
-use rollcall::config::{self, Config, ConfigError, Override};
+use rollcall::config::{self, Config, ConfigError, Fault, Override};
+use rollcall::inert::{escaped, inert};
+use rollcall::kafka::advice::advice;
 use rollcall::kafka::client;
 use rollcall::kafka::topics::{self, Admin};
+use rollcall::mapper::engine::LostOffsets;
 use rollcall::profile::Profile;
+use rollcall::replay::report::{Changed, Mode};
+use rollcall::replay::{self, Input, Order, dead_letters, remap};
 use rollcall::stage::{Process, unreachable_kafka};
-use rollcall::{admin, check, demo, policy, render, sweeps, telemetry};
+use rollcall::{admin, check, demo, policy, registry, render, schema, sweeps, tail, telemetry};
+use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +34,8 @@ const FAILED: u8 = 1;
 const MISCONFIGURED: u8 = 2;
 /// An operator is promised ten seconds.
 const END_WITHIN: Duration = Duration::from_millis(9500);
+/// What of that the last threads get: a stage has eight seconds.
+const THREADS_END_WITHIN: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     // clap ends the process by itself, with 2, where the usage is wrong.
@@ -44,13 +52,16 @@ fn main() -> ExitCode {
                     Command::Demo(_) => config.log.filter = "error".to_owned(),
                     // Whatever would be logged is a line of it.
                     Command::Check(_) => config.log.filter = "off".to_owned(),
+                    Command::Tail(_) => config.log.filter = "warn".to_owned(),
+                    // It would run through the bar.
+                    Command::Replay(_) if std::io::stderr().is_terminal() => config.log.filter = "warn".to_owned(),
                     _ => {}
                 }
             }
             config
         }
         Err(error) => {
-            eprintln!("rollcall: {error}");
+            tell(&error);
             return ExitCode::from(MISCONFIGURED);
         }
     };
@@ -65,14 +76,20 @@ fn main() -> ExitCode {
             return ExitCode::from(FAILED);
         }
     };
+    let kafka = config.kafka.clone();
     let outcome = runtime.block_on(dispatch(cli, config));
-    // A client that waits for a coordinator that is away must not keep the process.
-    runtime.shutdown_background();
+    // A client that waits for a coordinator that is away must not keep the process. Threads that can end do so first: one
+    // that ends while OpenSSL cleans up, as it does at an exit, frees what is freed there.
+    runtime.shutdown_timeout(THREADS_END_WITHIN);
     match outcome {
         Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("rollcall: {error:#}");
+            let error = format!("{error:#}");
+            tell(&error);
+            if let Some(advice) = advice(&kafka, &error) {
+                tell(&advice);
+            }
             ExitCode::from(FAILED)
         }
     }
@@ -102,7 +119,7 @@ const MOST_IMPORTED: u64 = 16 << 20;
 fn import(args: &cli::Import) -> ExitCode {
     let name = args.input.display();
     let fail = |code: u8, message: String| {
-        eprintln!("rollcall: {message}");
+        tell(&message);
         ExitCode::from(code)
     };
     let mut text = String::new();
@@ -120,7 +137,7 @@ fn import(args: &cli::Import) -> ExitCode {
         Err(error) => return fail(MISCONFIGURED, format!("{name}: {error}")),
     };
     for note in notes {
-        eprintln!("rollcall: {note}");
+        tell(&note);
     }
     let yaml = match serde_saphyr::to_string(&document) {
         Ok(yaml) => yaml,
@@ -142,19 +159,18 @@ async fn dispatch(cli: Cli, config: Config) -> anyhow::Result<ExitCode> {
         }
         Command::Check(args) => {
             let lines = check::check(&config).await;
-            let text = match args.output {
-                cli::Output::Text => check::table(&lines),
-                cli::Output::Json => format!("{:#}\n", serde_json::to_value(&lines)?),
-            };
-            std::io::stdout().write_all(text.as_bytes())?;
+            show(args.output, &lines, |lines| check::table(lines))?;
             Ok(match check::worst(&lines) {
                 None => ExitCode::SUCCESS,
                 Some(Class::ThirdPartyConfig) => ExitCode::from(MISCONFIGURED),
                 Some(Class::ThirdPartyGeneric | Class::FirstPartyGeneric) => ExitCode::from(FAILED),
             })
         }
+        Command::Schema(action) => schemas(action, &config).await,
         Command::Policy(args) => show_policies(args, &config),
         Command::Render(args) => render(args, &config).await,
+        Command::Replay(args) => replay(args, config).await,
+        Command::Tail(args) => tail(args, &config),
         Command::Topics(args) => show_topics(args, &config).await,
         Command::Sweeps(cli::Sweeps::List { output }) => {
             let is_json = *output == cli::Output::Json;
@@ -166,15 +182,26 @@ async fn dispatch(cli: Cli, config: Config) -> anyhow::Result<ExitCode> {
             println!("{scope}: accepted that {missing} are gone; its next sweeps count them");
             Ok(ExitCode::SUCCESS)
         }
+        Command::Sweeps(cli::Sweeps::Reconcile { dry_run, output }) => {
+            let found = tokio::task::block_in_place(|| sweeps::reconcile::reconcile(&config, *dry_run))?;
+            show(*output, &found, ToString::to_string)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Demo(args) => {
             demo::run(args, &config, stop_on_signal()?).await?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Map => {
+        Command::Map(args) => {
             let process = start(&cli, config).await?;
             let partitions = process.check_topics().await?;
-            process.map(partitions).await?;
+            let lost_offsets = if args.resume_from_state { LostOffsets::FromState } else { LostOffsets::Stop };
+            process.map(partitions, lost_offsets).await?;
             Ok(ExitCode::SUCCESS)
+        }
+        Command::Collect(_) | Command::Run if config.collector.sources.is_empty() => {
+            let message = "there are none, so there is nothing to collect: configure at least one".to_owned();
+            tell(&ConfigError(vec![Fault { key: "collector.sources".to_owned(), message }]));
+            Ok(ExitCode::from(MISCONFIGURED))
         }
         Command::Collect(args) => {
             let process = start(&cli, config).await?;
@@ -186,7 +213,7 @@ async fn dispatch(cli: Cli, config: Config) -> anyhow::Result<ExitCode> {
         Command::Run => {
             let process = start(&cli, config).await?;
             let partitions = process.check_topics().await?;
-            let mapping = process.map(partitions);
+            let mapping = process.map(partitions, LostOffsets::Stop);
             let collecting = async {
                 let collected = process.collect(partitions, Repeat::Forever).await;
                 if collected.is_err() {
@@ -207,10 +234,8 @@ async fn start(cli: &Cli, config: Config) -> anyhow::Result<Process> {
     let stop = stop_on_signal()?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = serde_json::to_string(&config)?, "starting");
     let process = Process::new(config, stop)?;
-    let listen = &process.config.admin.listen;
-    if !listen.is_empty() {
-        let (metrics, health) = (process.metrics.clone(), Arc::clone(&process.health));
-        admin::serve(listen, metrics, health, process.stop.clone()).await?;
+    if !process.config.admin.listen.is_empty() {
+        admin::serve(&process.config.admin, process.watched(), process.stop.clone()).await?;
     }
     reload_on_hangup(cli.clone(), &process)?;
     Ok(process)
@@ -268,6 +293,47 @@ fn stop_on_signal() -> anyhow::Result<CancellationToken> {
     Ok(stop)
 }
 
+/// `replay --dry-run` and `--in-place`.
+async fn remap(args: &cli::Replay, config: Config) -> anyhow::Result<ExitCode> {
+    let process = Process::new(config, stop_on_signal()?)?;
+    let mode = if args.in_place && !args.dry_run { Mode::InPlace } else { Mode::DryRun };
+    let is_json = args.output == cli::Output::Json;
+    let mut tell = |changed: &Changed| if is_json { writeln!(std::io::stdout(), "{}", changed.line()) } else { Ok(()) };
+    let report = remap::run(&process, mode, args.samples, &mut tell).await?;
+    if is_json {
+        writeln!(std::io::stdout(), "{}", report.summary())?;
+    } else {
+        anstream::stdout().write_all(report.table().as_bytes())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn replay(args: &cli::Replay, mut config: Config) -> anyhow::Result<ExitCode> {
+    if args.output_topic.is_none() && !args.from_dlq {
+        return remap(args, config).await;
+    }
+    let stop = stop_on_signal()?;
+    let summary = if let Some(output_topic) = args.output_topic.clone() {
+        config.mapper.profile = args.profile.unwrap_or(config.mapper.profile);
+        let input = match &args.input {
+            Some(path) => Input::File(path.clone()),
+            None => Input::Topic { from: args.from, to: args.to },
+        };
+        let order = Order { name: args.name.clone().unwrap_or_default(), input, output_topic };
+        replay::replay(&order, config, stop).await?
+    } else {
+        let order = dead_letters::Order {
+            name: args.name.clone().unwrap_or_default(),
+            from: args.from,
+            to: args.to,
+            is_dry: args.dry_run,
+        };
+        tokio::task::block_in_place(|| dead_letters::resend(&order, &config, &stop))?
+    };
+    show(args.output, &summary, ToString::to_string)?;
+    Ok(if summary.complete { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+}
+
 async fn render(args: &cli::Render, config: &Config) -> anyhow::Result<ExitCode> {
     let text = file::read(&args.input).await?;
     let name = args.input.display();
@@ -285,9 +351,61 @@ async fn render(args: &cli::Render, config: &Config) -> anyhow::Result<ExitCode>
         region: args.region.clone(),
     };
     let mut output = std::io::BufWriter::new(std::io::stdout().lock());
-    let mut complain = |complaint: String| eprintln!("rollcall: {complaint}");
+    // One line each: an ID may have more.
+    let mut complain = |complaint: String| tell(&inert(&complaint));
     let rendered = render::render(&mapping, &context, &instances, &mut output, &mut complain)?;
     Ok(if rendered.rejected > 0 { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
+}
+
+fn tail(args: &cli::Tail, config: &Config) -> anyhow::Result<ExitCode> {
+    let order = args.order();
+    if let Some(fault) = tail::fault(&order) {
+        tell(&fault);
+        return Ok(ExitCode::from(MISCONFIGURED));
+    }
+    let stop = stop_on_signal()?;
+    let stdout = std::io::stdout().lock();
+    // To a program a line is the same wherever it goes.
+    let stdout: Box<dyn Write> =
+        if order.as_json { Box::new(stdout) } else { Box::new(anstream::AutoStream::auto(stdout)) };
+    let mut output = std::io::BufWriter::with_capacity(1 << 16, stdout);
+    tokio::task::block_in_place(|| tail::tail(&order, config, &stop, &mut output))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn schemas(action: &cli::Schema, config: &Config) -> anyhow::Result<ExitCode> {
+    let (args, is_check) = match action {
+        cli::Schema::Print { profile, of } => {
+            let text = of.json(profile.unwrap_or(config.mapper.profile));
+            std::io::stdout().write_all(text.as_bytes())?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        cli::Schema::Register(args) => (args, false),
+        cli::Schema::Check(args) => (args, true),
+    };
+    let Some(configured) = &config.registry else {
+        eprintln!("rollcall: registry.url: is not set; the address of a schema registry is needed");
+        return Ok(ExitCode::from(MISCONFIGURED));
+    };
+    let subject = registry::subject(&config.kafka.topics.events);
+    let json = args.profile.unwrap_or(config.mapper.profile).schema_json();
+    let asked = async {
+        let client = registry::Client::new(configured)?;
+        if is_check {
+            schema::check(&client, &subject, json).await
+        } else {
+            schema::register(&client, &subject, json).await
+        }
+    };
+    let report = match asked.await {
+        Ok(report) => report,
+        Err(error) => {
+            tell(&error);
+            return Ok(ExitCode::from(if error.is_passing() { FAILED } else { MISCONFIGURED }));
+        }
+    };
+    show(args.output, &report, ToString::to_string)?;
+    Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::from(MISCONFIGURED) })
 }
 
 fn show_policies(args: &cli::Policy, config: &Config) -> anyhow::Result<ExitCode> {
@@ -296,11 +414,7 @@ fn show_policies(args: &cli::Policy, config: &Config) -> anyhow::Result<ExitCode
         eprintln!("rollcall: collector.sources: none of them is of kind `aws`, so nothing is needed of IAM");
         return Ok(ExitCode::from(MISCONFIGURED));
     }
-    let text = match args.output {
-        cli::Output::Text => policy::text(&callers),
-        cli::Output::Json => format!("{:#}\n", serde_json::to_value(&callers)?),
-    };
-    std::io::stdout().write_all(text.as_bytes())?;
+    show(args.output, &callers, |callers| policy::text(callers))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -316,8 +430,7 @@ async fn show_topics(args: &cli::Topics, config: &Config) -> anyhow::Result<Exit
             writeln!(output, "{name}: created")?;
         }
     }
-    let found = admin.describe(&wanted).await.with_context(unreachable)?;
-    let differences = topics::differences(&wanted, &found);
+    let (found, differences) = admin.examine(&wanted).await.with_context(unreachable)?;
     for topic in &wanted {
         let troubles: Vec<_> = differences.iter().filter(|difference| difference.topic == topic.name).collect();
         if let Some(found) = found.get(&topic.name).filter(|_| !troubles.iter().any(|trouble| trouble.breaks)) {
@@ -329,7 +442,27 @@ async fn show_topics(args: &cli::Topics, config: &Config) -> anyhow::Result<Exit
         }
     }
     let is_broken = differences.iter().any(|difference| difference.breaks);
+    let messages: String = differences.iter().map(|difference| &*difference.message).collect();
+    if let Some(advice) = advice(kafka, &messages) {
+        tell(&advice);
+    }
     Ok(if is_broken { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
+}
+
+/// Writes what was found to standard output, for a person or for a program.
+fn show<T: Serialize>(output: cli::Output, found: &T, text: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
+    let text = match output {
+        cli::Output::Text => text(found),
+        cli::Output::Json => escaped(&format!("{:#}\n", serde_json::to_value(found)?)).into_owned(),
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(())
+}
+
+/// Tells on standard error. What others wrote may be in it: it is shown, and not obeyed.
+fn tell(what: &impl Display) {
+    let lines: Vec<_> = what.to_string().lines().map(inert).collect();
+    eprintln!("rollcall: {}", lines.join("\n"));
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::Value;
 
+use crate::inert::write_line;
 use crate::profile::change::{Occurrence, Origin};
 use crate::profile::{Mapping, Scope};
 
@@ -64,8 +65,7 @@ pub fn render(
         };
         reading.unreadable(&mut |path| complain(format!("{id}: {path} cannot be read and is taken for absent")));
         let device = mapping.render(id, &reading, scope);
-        serde_json::to_writer(&mut *output, &mapping.event(&device, &occurrence))?;
-        output.write_all(b"\n")?;
+        write_line(&mapping.event(&device, &occurrence), output)?;
         rendered.events += 1;
     }
     output.flush()?;

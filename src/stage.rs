@@ -4,14 +4,17 @@ mod collect;
 mod map;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Config};
-use crate::kafka::topics::{Admin, Role, differences, wanted};
+use crate::kafka::topics::{Admin, Found, Role, wanted};
+use crate::mapper::budget::Budget;
+use crate::status::Board;
+use crate::status::report::Watched;
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
 
@@ -32,13 +35,17 @@ pub struct Process {
     pub metrics: Arc<Metrics>,
     /// Its health.
     pub health: Arc<Health>,
+    /// What its stages tell beside.
+    pub board: Arc<Board>,
     /// The sources that are wanted: those of the configuration, until it is read again.
     pub sources: Arc<watch::Sender<Vec<config::Source>>>,
+    /// The memory for the devices of all its engines.
+    pub budget: Arc<Budget>,
     /// Asks everything in it to end.
     pub stop: CancellationToken,
 }
 
-/// The partitions of the topics that the stages compute partitions for. Pinned from here on.
+/// What the stages have to know of the topics. Partitions are pinned from here on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Partitions {
     /// Of the raw topic, and so of the state topic.
@@ -47,6 +54,8 @@ pub struct Partitions {
     pub events: i32,
     /// Of the sweeps topic.
     pub sweeps: i32,
+    /// How long the raw topic keeps tombstones, where it is compacted and that is known.
+    pub tombstones_kept: Option<Duration>,
 }
 
 impl Process {
@@ -58,7 +67,19 @@ impl Process {
         let (metrics, health) = (Arc::new(Metrics::new()?), Arc::new(Health::default()));
         health.not_ready(START, "checking the topics");
         let sources = Arc::new(watch::Sender::new(config.collector.sources.clone()));
-        Ok(Self { config: Arc::new(config), metrics, health, sources, stop })
+        let budget = Budget::new(config.mapper.max_state_bytes.get());
+        Ok(Self { config: Arc::new(config), metrics, health, board: Arc::default(), sources, budget, stop })
+    }
+
+    /// What its status page is about.
+    pub fn watched(&self) -> Watched {
+        Watched {
+            instance_id: self.config.instance_id.0.clone(),
+            started: Instant::now(),
+            metrics: self.metrics.clone(),
+            health: self.health.clone(),
+            board: self.board.clone(),
+        }
     }
 
     /// Checks the topics.
@@ -70,9 +91,9 @@ impl Process {
         let admin = Admin::connect(kafka, &self.config.instance_id.0)?;
         let wanted = wanted(kafka);
         let deadline = tokio::time::Instant::now() + KAFKA_WITHIN;
-        let found = loop {
+        let (found, differences) = loop {
             let described = tokio::select! {
-                described = admin.describe(&wanted) => described,
+                described = admin.examine(&wanted) => described,
                 () = self.stop.cancelled() => bail!("stopped while waiting for Kafka"),
             };
             match described {
@@ -88,7 +109,7 @@ impl Process {
             }
         };
         let mut breaking = Vec::new();
-        for difference in differences(&wanted, &found) {
+        for difference in differences {
             if difference.breaks {
                 breaking.push(format!("\n  {}: {}", difference.topic, difference.message));
             } else {
@@ -103,7 +124,8 @@ impl Process {
             Some(found.get(&topic.name)?.partitions)
         };
         let of = |role| partitions_of(role).ok_or_else(|| anyhow!("a topic vanished while it was checked"));
-        Ok(Partitions { raw: of(Role::Raw)?, events: of(Role::Events)?, sweeps: of(Role::Sweeps)? })
+        let tombstones_kept = found.get(&kafka.topics.raw).and_then(Found::tombstones_kept);
+        Ok(Partitions { raw: of(Role::Raw)?, events: of(Role::Events)?, sweeps: of(Role::Sweeps)?, tombstones_kept })
     }
 }
 

@@ -1,5 +1,7 @@
 //! `rollcall sweeps`: what the collectors remember of their scopes, and an operator's word on what vanished.
 
+pub mod reconcile;
+
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -12,7 +14,8 @@ use serde::Serialize;
 use crate::collector::ledger::record::{Key, Record};
 use crate::collector::ledger::{Acceptance, Ledger, Ledgers};
 use crate::config::Config;
-use crate::kafka::{Restored, TableReader, client};
+use crate::kafka::client::{self, Plain};
+use crate::kafka::{Restored, TableReader, Unavailable};
 use crate::record::partition_for;
 
 /// How long Kafka may take to tell everything.
@@ -68,43 +71,67 @@ impl Line {
 /// Reads what is remembered of every scope, from a process that owns none; with the number of partitions.
 ///
 /// # Errors
-/// When Kafka does not tell it within a minute, or the topic holds what is not ours.
+/// When Kafka does not tell it, or the topic holds what is not ours.
 fn read(config: &Config) -> anyhow::Result<(i32, BTreeMap<String, Ledger>)> {
-    let topic = &config.kafka.topics.sweeps;
-    let mut reader = TableReader::new(&config.kafka, topic, &format!("{}-sweeps", config.instance_id.0))?;
-    let deadline = Instant::now() + PATIENCE;
-    let partitions = partitions(&reader, deadline)?;
     let mut ledgers = Ledgers::default();
+    let mut take = |_: i32, key: &[u8], value: Option<&[u8]>| ledgers.restore(key, value);
+    let partitions = read_table(config, &config.kafka.topics.sweeps, &mut take)?;
+    Ok((partitions, ledgers.into_scopes().into_iter().collect()))
+}
+
+/// Takes a record of a table, or says why it cannot be.
+type Take<'a> = dyn FnMut(i32, &[u8], Option<&[u8]>) -> Result<(), String> + 'a;
+
+/// Reads a compacted topic partition by partition to where it ends; the number of partitions.
+///
+/// # Errors
+/// When nothing comes of it for a minute, or a record cannot be taken.
+fn read_table(config: &Config, topic: &str, take: &mut Take<'_>) -> anyhow::Result<i32> {
+    let mut reader = TableReader::new(&config.kafka, topic, &format!("{}-sweeps", config.instance_id.0))?;
+    let mut deadline = Instant::now() + PATIENCE;
+    let partitions = partitions(&reader, deadline)?;
     for partition in 0..partitions {
-        while let Err(error) = reader.begin(partition) {
+        let mut end = None;
+        // To one end that was: beside writers that never rest, a new one would hardly ever be reached.
+        while let Err(error) = begin(&mut reader, partition, &mut end) {
             if Instant::now() > deadline {
-                return Err(error).context("the sweeps topic cannot be read to its end");
+                return Err(error).with_context(|| format!("{topic} cannot be read to its end"));
             }
             std::thread::sleep(POLL);
         }
         let mut fault = None;
         loop {
-            let mut take = |_: i32, key: &[u8], value: Option<&[u8]>| fault = ledgers.restore(key, value).err();
-            match reader.poll(POLL, &mut take)? {
+            let taken = &mut |number: i32, key: &[u8], value: Option<&[u8]>| fault = take(number, key, value).err();
+            match reader.poll(POLL, taken)? {
                 Restored::Done(_) => break,
+                Restored::Record => deadline = Instant::now() + PATIENCE,
                 Restored::Nothing if Instant::now() > deadline => {
-                    bail!("the sweeps topic was not read to its end within {PATIENCE:?}")
+                    bail!("nothing more came of {topic} within {PATIENCE:?}, before its end")
                 }
-                Restored::Nothing | Restored::Record => {}
+                Restored::Nothing => {}
             }
             if let Some(fault) = fault.take() {
                 bail!(fault);
             }
         }
     }
-    Ok((partitions, ledgers.into_scopes().into_iter().collect()))
+    Ok(partitions)
+}
+
+/// Begins to read a partition to the end that it had when Kafka was first asked.
+fn begin(reader: &mut TableReader, partition: i32, end: &mut Option<i64>) -> Result<(), Unavailable> {
+    let end = match end {
+        Some(end) => *end,
+        None => *end.insert(reader.true_end(partition)?),
+    };
+    reader.begin_to(partition, end)
 }
 
 fn partitions(reader: &TableReader, deadline: Instant) -> anyhow::Result<i32> {
     loop {
         match reader.partitions() {
             Ok(partitions) => return Ok(partitions),
-            Err(error) if Instant::now() > deadline => return Err(error.into()),
+            Err(error) if error.is_denied() || Instant::now() > deadline => return Err(error.into()),
             Err(_) => std::thread::sleep(POLL),
         }
     }
@@ -167,8 +194,8 @@ pub async fn accept(config: &Config, scope: &str) -> anyhow::Result<i64> {
     let key = Key::Acceptance(scope).to_string();
     let acceptance = Acceptance { missing, at: Utc::now().timestamp_millis() };
     let value = Record::Acceptance(Some(acceptance)).encode().unwrap_or_default();
-    let producer: FutureProducer =
-        client::common(&config.kafka, &format!("{}-sweeps", config.instance_id.0)).set("acks", "all").create()?;
+    let mut settings = client::common(&config.kafka, &format!("{}-sweeps", config.instance_id.0));
+    let producer: FutureProducer<Plain> = client::connect(settings.set("acks", "all"), Plain)?;
     let partition = partition_for(scope.as_bytes(), partitions);
     let record = FutureRecord::to(topic).key(&key).payload(&value).partition(partition);
     let sent = producer.send(record, PATIENCE).await;

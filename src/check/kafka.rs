@@ -1,20 +1,18 @@
 //! Kafka: whether it answers, how the topics are, and what this client may see of topics and groups.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientContext;
-use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::topic_partition_list::TopicPartitionList;
 
 use super::{Line, Outcome};
 use crate::collector::fault::{Fault, FaultKind};
-use crate::config::Config;
-use crate::kafka::client;
+use crate::config::{Config, Kafka};
+use crate::kafka::advice::advice;
 use crate::kafka::topics::{Admin, Found, Wanted, differences, wanted};
+use crate::kafka::{Reasons, client};
 
 const ANSWER: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(200);
@@ -32,14 +30,14 @@ pub async fn check(config: &Config) -> Vec<Line> {
     let fault = |message: String| Fault::new(FaultKind::Kafka, message);
     let Asked { brokers, visible, groups } = match asked {
         Ok(Ok(asked)) => asked,
-        Ok(Err(why)) => return unreachable(servers, &fault(why), &wanted),
-        Err(error) => return unreachable(servers, &fault(error.to_string()), &wanted),
+        Ok(Err(why)) => return unreachable(&config.kafka, &fault(why), &wanted),
+        Err(error) => return unreachable(&config.kafka, &fault(error.to_string()), &wanted),
     };
     let number = |count: usize| if count == 1 { "1 broker".to_owned() } else { format!("{count} brokers") };
     let mut lines = vec![Line::ok("kafka", servers, number(brokers))];
     let described = match Admin::connect(&config.kafka, &config.instance_id.0) {
-        Ok(admin) => admin.describe(&wanted).await,
-        Err(error) => Err(error),
+        Ok(admin) => admin.describe(&wanted).await.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
     };
     match described {
         Ok(found) => lines.extend(topics(&wanted, &found, &visible)),
@@ -51,17 +49,18 @@ pub async fn check(config: &Config) -> Vec<Line> {
     lines.extend(groups.into_iter().map(|(group, answer)| {
         match answer {
             Ok(()) => Line::ok("group", group, "its offsets can be read"),
-            Err(code) => Line::failed("group", group, &fault(format!("its offsets cannot be read: {code}")))
+            Err(why) => Line::failed("group", group, &fault(format!("its offsets cannot be read: {why}")))
                 .with_remedy("allow this client to read the group (Kafka ACLs)"),
         }
     }));
     lines
 }
 
-fn unreachable(servers: &str, fault: &Fault, wanted: &[Wanted]) -> Vec<Line> {
+fn unreachable(kafka: &Kafka, fault: &Fault, wanted: &[Wanted]) -> Vec<Line> {
     let remedy = "check kafka.bootstrap_servers, the network, and TLS and SASL in kafka.properties";
+    let remedy = advice(kafka, &fault.to_string()).unwrap_or_else(|| remedy.to_owned());
     let skipped = |topic: &Wanted| Line::skipped("topic", &topic.name, "Kafka cannot be reached");
-    let first = Line::failed("kafka", servers, fault).with_remedy(remedy);
+    let first = Line::failed("kafka", &kafka.bootstrap_servers, fault).with_remedy(&remedy);
     [first].into_iter().chain(wanted.iter().map(skipped)).collect()
 }
 
@@ -105,7 +104,7 @@ struct Asked {
     /// Topics that are not simply there, with the brokers' reason.
     visible: BTreeMap<String, Code>,
     /// What the brokers say when they are asked for the offsets of the groups.
-    groups: BTreeMap<String, Result<(), Code>>,
+    groups: BTreeMap<String, Result<(), String>>,
 }
 
 fn ask(config: &Config, wanted: &[Wanted]) -> Result<Asked, String> {
@@ -114,19 +113,10 @@ fn ask(config: &Config, wanted: &[Wanted]) -> Result<Asked, String> {
         // A question must not create a topic.
         let mut settings = client::reader(&config.kafka, &name, group);
         settings.set("allow.auto.create.topics", "false");
-        let reasons = Reasons::default();
-        let client = BaseConsumer::from_config_and_context(&settings, reasons.clone());
-        client.map(|client| (client, reasons)).map_err(|error| error.to_string())
+        client::consumer(&settings, Reasons::default()).map_err(|error| error.to_string())
     };
-    let (consumer, reasons) = connect(&config.mapper.group_id)?;
-    let metadata = match consumer.fetch_metadata(None, ANSWER) {
-        Ok(metadata) => metadata,
-        Err(error) => {
-            // What the brokers or the network said comes as events of their own.
-            let _ = consumer.poll(Duration::from_millis(100));
-            return Err(reasons.with(&error));
-        }
-    };
+    let consumer = connect(&config.mapper.group_id)?;
+    let metadata = consumer.fetch_metadata(None, ANSWER).map_err(|error| Reasons::of(&consumer, &error))?;
     let named: BTreeSet<_> = metadata.topics().iter().map(|topic| topic.name().to_owned()).collect();
     let mut visible = BTreeMap::new();
     for topic in wanted.iter().filter(|topic| !named.contains(&topic.name)) {
@@ -138,8 +128,9 @@ fn ask(config: &Config, wanted: &[Wanted]) -> Result<Asked, String> {
     let mapper = (&config.mapper.group_id, &config.kafka.topics.raw);
     let collector = (&config.collector.group_id, &config.kafka.topics.sweeps);
     for (group, topic) in [mapper, collector] {
-        let (consumer, _) = connect(group)?;
-        groups.insert(group.clone(), read_group(&consumer, topic));
+        let consumer = connect(group)?;
+        let answer = read_group(&consumer, topic).map_err(|code| Reasons::of(&consumer, &code));
+        groups.insert(group.clone(), answer);
     }
     Ok(Asked { brokers: metadata.brokers().len(), visible, groups })
 }
@@ -169,37 +160,9 @@ fn authorized(offsets: Result<TopicPartitionList, KafkaError>) -> Result<(), Cod
     }
 }
 
-/// The last words of a client that cannot connect: its calls only say that they timed out.
-#[derive(Clone, Default)]
-struct Reasons(Arc<Mutex<Option<String>>>);
-
-impl Reasons {
-    fn with(&self, error: &KafkaError) -> String {
-        match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(reason) => format!("{error}: {reason}"),
-            None => error.to_string(),
-        }
-    }
-}
-
-impl ClientContext for Reasons {
-    fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        // The first one names the cause; "all brokers are down" follows from it.
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.is_none() || error.rdkafka_error_code() != Some(Code::AllBrokersDown) {
-            *known = Some(reason.to_owned());
-        }
-    }
-}
-
-impl ConsumerContext for Reasons {}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Kafka;
 
     #[test]
     fn a_topic_that_may_not_be_seen_is_told_from_one_that_is_not_there() {

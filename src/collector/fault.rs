@@ -52,13 +52,15 @@ pub enum FaultKind {
     Unreadable,
     /// An answer that names a page as the next one that was had before.
     RepeatedToken,
+    /// The registry does not take the schema, or does not let this client in.
+    Registry,
     /// Kafka did not take it.
     Kafka,
 }
 
 impl FaultKind {
     /// Every kind, for tables and tests.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Denied,
         Self::Credentials,
         Self::RegionDisabled,
@@ -71,6 +73,7 @@ impl FaultKind {
         Self::Unavailable,
         Self::Unreadable,
         Self::RepeatedToken,
+        Self::Registry,
         Self::Kafka,
     ];
 
@@ -84,7 +87,8 @@ impl FaultKind {
             | Self::Clock
             | Self::InvalidRequest
             | Self::InvalidFile
-            | Self::Vanished => Class::ThirdPartyConfig,
+            | Self::Vanished
+            | Self::Registry => Class::ThirdPartyConfig,
             Self::Throttled | Self::Unavailable | Self::Unreadable | Self::RepeatedToken => Class::ThirdPartyGeneric,
             Self::Kafka => Class::FirstPartyGeneric,
         }
@@ -105,6 +109,7 @@ impl FaultKind {
             Self::Unavailable => "unavailable",
             Self::Unreadable => "unreadable",
             Self::RepeatedToken => "repeated-token",
+            Self::Registry => "registry",
             Self::Kafka => "kafka",
         }
     }
@@ -126,6 +131,9 @@ impl FaultKind {
             Self::Unavailable => "check network, proxy and endpoint, and AWS's health page; it is tried again",
             Self::Unreadable => "check what lies between here and AWS (proxy, endpoint); it is tried again",
             Self::RepeatedToken => "nothing: the next sweep starts over; report it to AWS if it stays",
+            Self::Registry => {
+                "check the configuration's `registry`; the message says what is refused, and what differs"
+            }
             Self::Kafka => "check the brokers and this client's permissions; it is tried again",
         }
     }

@@ -11,6 +11,8 @@ use super::source::{BoxFuture, Discovery, Page, Pages, RESERVATION_MEMBERS, Scop
 use crate::config::FileSource;
 use crate::record::canonical::Instance;
 
+/// What is read of a file: the fleet of a hundred thousand instances takes half of that.
+const MAX_FILE_BYTES: u64 = 1 << 30;
 /// Instances a page.
 const PAGE: usize = 1000;
 
@@ -81,17 +83,27 @@ impl Pages for FilePages {
 /// # Errors
 /// When it cannot be read, or is not UTF-8; the message names the file.
 pub async fn read(path: &Path) -> Result<String, std::io::Error> {
-    let mut text = String::new();
-    let read = if path == Path::new("-") {
-        tokio::io::stdin().read_to_string(&mut text).await
-    } else {
-        match tokio::fs::File::open(path).await {
-            Ok(mut file) => file.read_to_string(&mut text).await,
-            Err(error) => Err(error),
+    let read = async {
+        let mut text = String::new();
+        if path == Path::new("-") {
+            tokio::io::stdin().take(MAX_FILE_BYTES + 1).read_to_string(&mut text).await?;
+        } else {
+            let file = tokio::fs::File::open(path).await?;
+            // What is surely too large is not even begun.
+            let size = file.metadata().await?.len();
+            if size <= MAX_FILE_BYTES {
+                file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).await?;
+            } else {
+                return Err(too_large());
+            }
         }
+        if text.len() as u64 > MAX_FILE_BYTES { Err(too_large()) } else { Ok(text) }
     };
-    read.map(|_| text)
-        .map_err(|error| std::io::Error::new(error.kind(), format!("{} cannot be read: {error}", path.display())))
+    read.await.map_err(|error| std::io::Error::new(error.kind(), format!("{} cannot be read: {error}", path.display())))
+}
+
+fn too_large() -> std::io::Error {
+    std::io::Error::new(std::io::ErrorKind::FileTooLarge, format!("it is larger than {MAX_FILE_BYTES} bytes"))
 }
 
 /// The instances in a text: `{"Reservations": […]}`, or a list of reservations or instances, or one of these a line.
@@ -143,6 +155,17 @@ mod tests {
                 json!({"InstanceId": "i-1", "OwnerId": "1", "ReservationId": "r-1"}),
                 json!({"InstanceId": "i-2", "OwnerId": "2", "ReservationId": "r-1"}),
             ]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_too_large_is_not_read() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(MAX_FILE_BYTES + 1).unwrap();
+        let error = read(file.path()).await.unwrap_err().to_string();
+        assert!(
+            error.contains("larger than 1073741824 bytes") && error.contains(file.path().to_str().unwrap()),
+            "{error}"
         );
     }
 

@@ -1,11 +1,11 @@
 //! The health of sources and of their scopes: the states and error types of Sumo Logic's source. Each transition is one
 //! log line, one event on `rollcall.health` and a metric; what stays as it is says nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use chrono::{SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 
 use super::fault::{Class, Fault};
@@ -81,6 +81,8 @@ struct SourceHealth {
     /// How far it came when it was last well.
     reached: Option<State>,
     scopes: BTreeMap<Scope, Status>,
+    /// The sweeps that come next, also of scopes that were not swept yet.
+    next: BTreeMap<Scope, Next>,
 }
 
 impl SourceHealth {
@@ -92,19 +94,43 @@ impl SourceHealth {
 }
 
 /// A state, and what is wrong.
-#[derive(Debug, Clone, PartialEq)]
-struct Status {
-    state: State,
-    fault: Option<Fault>,
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// The state.
+    pub state: State,
+    /// What is wrong, in state `Error`.
+    pub fault: Option<Fault>,
+    /// Since when it is so, whatever words the fault had meanwhile.
+    pub since: DateTime<Utc>,
+}
+
+/// When a scope is swept again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Then.
+    At(DateTime<Utc>),
+    /// It is being swept.
+    Now,
+}
+
+/// A source as it is now.
+#[derive(Debug, Clone)]
+pub struct SourceStanding {
+    /// Its name.
+    pub name: String,
+    /// Its state, once it has one.
+    pub status: Option<Status>,
+    /// Its scopes that are here, with their states, once they have been swept.
+    pub scopes: Vec<(Scope, Option<Status>, Option<Next>)>,
 }
 
 impl Status {
     fn well(state: State) -> Self {
-        Self { state, fault: None }
+        Self { state, fault: None, since: Utc::now() }
     }
 
     fn bad(fault: &Fault) -> Self {
-        Self { state: State::Error, fault: Some(fault.clone()) }
+        Self { state: State::Error, fault: Some(fault.clone()), since: Utc::now() }
     }
 
     /// The words of a fault may differ from time to time; the news is its kind.
@@ -152,6 +178,28 @@ impl Health {
         self.scope_becomes(scope, status);
     }
 
+    /// A scope will be swept then, or is being swept; `None`: not by us.
+    pub fn next_sweep(&self, scope: &Scope, next: Option<Next>) {
+        let mut sources = self.sources();
+        let known = &mut sources.entry(scope.source.clone()).or_default().next;
+        match next {
+            Some(next) => drop(known.insert(scope.clone(), next)),
+            None => drop(known.remove(scope)),
+        }
+    }
+
+    /// All sources and their scopes, by name.
+    pub fn standings(&self) -> Vec<SourceStanding> {
+        let standing = |(name, health): (&String, &SourceHealth)| {
+            let scopes: BTreeSet<_> = health.scopes.keys().chain(health.next.keys()).collect();
+            let of =
+                |scope: &Scope| (scope.clone(), health.scopes.get(scope).cloned(), health.next.get(scope).copied());
+            let scopes = scopes.into_iter().map(of).collect();
+            SourceStanding { name: name.clone(), status: health.status.clone(), scopes }
+        };
+        self.sources().iter().map(standing).collect()
+    }
+
     /// The configuration no longer names the scope: its devices are out of scope, not removed.
     pub fn out_of_scope(&self, scope: &Scope, devices: usize) {
         let more = json!({"out_of_scope": true, "devices": devices});
@@ -172,11 +220,16 @@ impl Health {
         }
     }
 
-    fn scope_becomes(&self, scope: &Scope, status: Status) {
+    fn scope_becomes(&self, scope: &Scope, mut status: Status) {
         let mut sources = self.sources();
         let health = sources.entry(scope.source.clone()).or_default();
-        let before = health.scopes.insert(scope.clone(), status.clone());
-        if status.is_news(before.as_ref()) {
+        let before = health.scopes.get(scope).cloned();
+        let is_news = status.is_news(before.as_ref());
+        if let Some(before) = before.as_ref().filter(|_| !is_news) {
+            status.since = before.since;
+        }
+        health.scopes.insert(scope.clone(), status.clone());
+        if is_news {
             (self.gauge)(&scope.source, Some(scope), status.state);
             let previous = before.map(|before| before.state);
             self.event(&scope.source, Some(scope), status.state, previous, status.fault.as_ref(), &Value::Null);
@@ -332,6 +385,34 @@ mod tests {
         assert_eq!(told.news(), ["b Error denied"]);
         told.0.swept(&scope("a"), Some(&denied()));
         assert_eq!(told.news(), ["a Error denied", "source Error denied"]);
+    }
+
+    #[test]
+    fn an_error_is_as_old_as_its_first_sweep_and_tells_its_latest_words() {
+        let told = health();
+        let seen = || told.0.standings()[0].scopes[0].1.clone().unwrap();
+        told.0.swept(&scope("a"), Some(&denied()));
+        let first = seen();
+        told.0.swept(&scope("a"), Some(&Fault::new(FaultKind::Denied, "in other words")));
+        let second = seen();
+        assert_eq!((second.since, second.fault.unwrap().message.as_str()), (first.since, "in other words"));
+        told.0.swept(&scope("a"), None);
+        assert!(seen().fault.is_none());
+    }
+
+    #[test]
+    fn a_scope_is_shown_from_when_it_is_due_until_it_is_no_longer_ours() {
+        let told = health();
+        let shown = || {
+            let standings = told.0.standings();
+            standings.first().map(|source| source.scopes.iter().map(|(scope, ..)| scope.clone()).collect::<Vec<_>>())
+        };
+        told.0.next_sweep(&scope("a"), Some(Next::At(Utc::now())));
+        told.0.swept(&scope("b"), None);
+        assert_eq!(shown(), Some(vec![scope("a"), scope("b")]));
+        told.0.next_sweep(&scope("a"), None);
+        told.0.forget(&scope("b"));
+        assert_eq!(shown(), Some(vec![]));
     }
 
     #[test]

@@ -133,6 +133,15 @@ impl Ledger {
         self.known.is_empty()
     }
 
+    /// How many instances that should be listed are in each state, as [`InstanceState::ALL`].
+    pub fn by_state(&self) -> [usize; InstanceState::ALL.len()] {
+        let mut counts = [0; InstanceState::ALL.len()];
+        for slot in self.known.values().filter(|slot| !slot.entry.is_out_of_scope()) {
+            counts[slot.entry.state as usize] += 1;
+        }
+        counts
+    }
+
     /// Known instances that some complete sweep has missed.
     pub fn suspects(&self) -> usize {
         let is_suspect = |slot: &&Slot| matches!(slot.entry.standing, Standing::Suspect { absences: 1.., .. });

@@ -28,6 +28,7 @@ pub mod scope;
 pub mod simulated;
 pub mod source;
 pub mod sweep;
+pub mod xml;
 
 use ledger::Verdict;
 

@@ -8,9 +8,11 @@
 //! or not: to the mapper an equal observation is none.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use chrono::Utc;
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use tokio::runtime::Handle;
@@ -25,6 +27,7 @@ use crate::kafka::{
     Fatal, Membership, Message, Rebalance, Restored, Setback, TableReader, TransactionalProducer, client,
 };
 use crate::record::partition_for;
+use crate::telemetry::metrics::Metrics;
 
 /// Attempts at a transaction while Kafka can be reached, before the process gives up, for its supervisor to see.
 const MAX_ATTEMPTS: u32 = 20;
@@ -54,7 +57,7 @@ pub struct Press {
     epoch: u64,
     /// Whether the first assignment came, and was told.
     settled: Settled,
-    count: Box<dyn Fn(&'static str) + Send>,
+    metrics: Arc<Metrics>,
     ownership: mpsc::UnboundedSender<Ownership>,
     stop: CancellationToken,
     served: Instant,
@@ -102,7 +105,7 @@ impl Press {
     pub fn connect(
         config: &Config,
         counts: Counts,
-        count: impl Fn(&'static str) + Send + 'static,
+        metrics: Arc<Metrics>,
         ownership: mpsc::UnboundedSender<Ownership>,
         stop: CancellationToken,
     ) -> Result<Self, Setback> {
@@ -111,10 +114,13 @@ impl Press {
         // Stable over a restart, so that it ends its predecessor's transaction.
         let member = format!("{group_id}-{}", config.instance_id.0);
         let settings = client::producer(kafka, &member, Duration::from_millis(20));
-        let mut producer = TransactionalProducer::new(settings, kafka.transaction_timeout).map_err(refused)?;
+        let listeners = metrics.kafka.listeners(["collector-consumer", "collector-producer"], "");
+        let mut producer =
+            TransactionalProducer::new(settings, kafka.transaction_timeout, listeners.producer).map_err(refused)?;
         producer.initialise(&|| stop.is_cancelled())?;
         Ok(Self {
-            membership: Membership::join(kafka, &kafka.topics.sweeps, group_id, &member).map_err(refused)?,
+            membership: Membership::join(kafka, &kafka.topics.sweeps, group_id, &member, listeners.consumer)
+                .map_err(refused)?,
             table: TableReader::new(kafka, &kafka.topics.sweeps, &member).map_err(refused)?,
             producer,
             config: config.clone(),
@@ -123,7 +129,7 @@ impl Press {
             owned: BTreeMap::new(),
             epoch: 0,
             settled: Settled::No,
-            count: Box::new(count),
+            metrics,
             ownership,
             stop,
             served: Instant::now(),
@@ -331,9 +337,11 @@ impl Press {
             if batch.is_empty() {
                 return Ok(());
             }
+            let began = Instant::now();
             let setback = match self.attempt(&batch) {
                 Ok(()) => {
-                    (self.count)("committed");
+                    self.count("committed");
+                    self.metrics.collector.commit_seconds.observe(began.elapsed().as_secs_f64());
                     for Publication { done, .. } in batch {
                         // Nobody waits any more where the sweep was given up.
                         let _ = done.send(Ok(()));
@@ -377,6 +385,10 @@ impl Press {
         }
     }
 
+    fn count(&self, result: &str) {
+        self.metrics.collector.transactions.with_label_values(&[result]).inc();
+    }
+
     /// Those publications that somebody waits for and that we may still write.
     fn still_wanted(&self, batch: Vec<Publication>) -> Vec<Publication> {
         let mut wanted = Vec::with_capacity(batch.len());
@@ -406,13 +418,19 @@ impl Press {
                     Destination::DeadLetters => (&topics.dead_letters, None),
                 };
                 let value = record.value.as_deref();
-                self.producer.send(Message { topic, partition, key, value, headers: &record.headers })?;
+                self.producer.send(Message {
+                    topic,
+                    partition,
+                    timestamp: record.timestamp,
+                    key,
+                    value,
+                    headers: &record.headers,
+                })?;
             }
         }
         let partitions = batch.iter().map(|publication| publication.lease.partition);
         let offsets = partitions.filter_map(|number| Some((number, self.owned.get(&number)?.position))).collect();
-        let (offsets, group) = self.membership.guard(&offsets)?;
-        self.producer.send_offsets(&offsets, &group)?;
+        self.producer.send_offsets(|| self.membership.guard(&offsets, Some(Utc::now())))?;
         self.producer.commit()?;
         tracing::debug!("transaction committed");
         Ok(())
@@ -429,14 +447,14 @@ impl Press {
         if let Setback::Abort(_) = setback {
             match self.producer.abort() {
                 Ok(()) => {
-                    (self.count)("aborted");
+                    self.count("aborted");
                     return Ok(true);
                 }
                 Err(fatal @ Setback::Fatal(_)) => return Err(fatal),
                 Err(_) => {}
             }
         }
-        (self.count)("renewed");
+        self.count("renewed");
         match self.producer.renew() {
             Err(fatal @ Setback::Fatal(_)) => Err(fatal),
             Ok(()) => Ok(true),

@@ -35,6 +35,8 @@ pub struct Outgoing {
     pub key: Option<String>,
     pub value: Option<Vec<u8>>,
     pub headers: Headers,
+    /// Kafka's, milliseconds since the epoch; `None` is now.
+    pub timestamp: Option<i64>,
 }
 
 /// The right to write for the scopes of a partition of `ec2.sweeps`, until it is given up. The group's own fencing knows

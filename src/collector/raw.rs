@@ -62,6 +62,7 @@ pub fn instance(id: &str, json: Vec<u8>, headers: &Headers) -> Outgoing {
         key: Some(id.to_owned()),
         value: Some(json),
         headers: Arc::clone(headers),
+        timestamp: None,
     }
 }
 
@@ -72,14 +73,33 @@ pub fn no_instance(json: Vec<u8>, headers: &Headers) -> Outgoing {
         ("error", "the source listed something without an InstanceId".to_owned()),
         ("failed-at", time(Utc::now())),
     ];
-    Outgoing { destination: Destination::DeadLetters, key: None, value: Some(json), headers: with(headers, more) }
+    Outgoing {
+        destination: Destination::DeadLetters,
+        key: None,
+        value: Some(json),
+        headers: with(headers, more),
+        timestamp: None,
+    }
 }
 
-/// The instance is gone: a tombstone.
-pub fn tombstone(id: &str, reason: &str, last_seen: Option<DateTime<Utc>>, headers: &Headers) -> Outgoing {
+/// The instance is gone: a tombstone. `headers` are those of `observed_at`. To the mapper nothing is seen after Kafka's time
+/// of the record, which a clock that is behind would set too early.
+pub fn tombstone(
+    id: &str,
+    reason: &str,
+    last_seen: Option<DateTime<Utc>>,
+    observed_at: DateTime<Utc>,
+    headers: &Headers,
+) -> Outgoing {
     let mut more = vec![(record::REASON, reason.to_owned())];
     more.extend(last_seen.map(|at| (record::LAST_SEEN, time(at))));
-    Outgoing { destination: Destination::Raw, key: Some(id.to_owned()), value: None, headers: with(headers, more) }
+    Outgoing {
+        destination: Destination::Raw,
+        key: Some(id.to_owned()),
+        value: None,
+        headers: with(headers, more),
+        timestamp: Some(observed_at.max(Utc::now()).timestamp_millis()),
+    }
 }
 
 fn with(headers: &Headers, more: impl IntoIterator<Item = (&'static str, String)>) -> Headers {

@@ -48,7 +48,7 @@ struct Listed {
 struct Running {
     lease: Lease,
     source: Arc<SourceTask>,
-    acceptances: mpsc::UnboundedSender<Option<Acceptance>>,
+    acceptance: watch::Sender<Option<Acceptance>>,
     stop: CancellationToken,
 }
 
@@ -186,6 +186,7 @@ impl Roster {
             asking.abort();
             if !self.sources.iter().any(|listed| listed.task.config.name == *name) {
                 self.shared.health.reached(name, State::Stopping);
+                let _ = self.shared.metrics.collector.interval.remove_label_values(&[name]);
             }
             self.discovered.remove(name);
             for running in self.running.values().filter(|running| Arc::ptr_eq(&running.source, &task)) {
@@ -198,6 +199,8 @@ impl Roster {
         for state in [State::Pending, State::Started, State::Initialized] {
             self.shared.health.reached(&task.config.name, state);
         }
+        let interval = self.shared.metrics.collector.interval.with_label_values(&[&task.config.name]);
+        interval.set(task.config.interval.as_secs() as i64);
         let asking = self.asking.spawn(discover(task.clone(), self.tell.clone()));
         self.sources.push(Listed { task, asking });
     }
@@ -221,7 +224,7 @@ impl Roster {
             }
             Ownership::Acceptance { scope, acceptance } => {
                 if let Some(running) = self.running.get(&scope) {
-                    let _ = running.acceptances.send(acceptance);
+                    running.acceptance.send_replace(acceptance);
                 }
                 // Also beside a task that ends: its successor may start from here.
                 if let Some(ledger) =
@@ -334,11 +337,11 @@ impl Roster {
     fn start(&mut self, key: &str, scope: Scope, task: Arc<SourceTask>) {
         let Some(leased) = self.leased.get_mut(&self.partition_of(key)) else { return };
         let ledger = leased.at_rest.remove(key).unwrap_or_default();
-        let (acceptances, receiver) = mpsc::unbounded_channel();
+        let (acceptance, receiver) = watch::channel(None);
         let (lease, stop) = (leased.lease, CancellationToken::new());
         let (shared, source) = (self.shared.clone(), task.clone());
-        let work = ScopeTask { scope, task, lease, acceptances: receiver, shared, stop: stop.clone() };
-        self.running.insert(key.to_owned(), Running { lease, source, acceptances, stop });
+        let work = ScopeTask { scope, task, lease, acceptance: receiver, shared, stop: stop.clone() };
+        self.running.insert(key.to_owned(), Running { lease, source, acceptance, stop });
         self.tasks.spawn(work.run(ledger));
     }
 

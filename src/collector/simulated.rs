@@ -15,7 +15,7 @@ use super::source::{BoxFuture, Discovery, Page, Pages, Scope, Source};
 use crate::config::SimulatedSource;
 use crate::record::canonical::Instance;
 use chrono::Utc;
-use fleet::Fleet;
+pub use fleet::Fleet;
 
 const ACCOUNTS: [&str; 3] = ["111122223333", "444455556666", "777788889999"];
 const REGIONS: [&str; 5] = ["eu-west-1", "us-east-1", "us-west-2", "ap-southeast-2", "sa-east-1"];

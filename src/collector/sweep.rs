@@ -86,6 +86,8 @@ pub struct Tally {
     pub out_of_scope: usize,
     /// Instances whose tags had vanished and were there when asked for.
     pub tags_restored: usize,
+    /// What was listed without an ID.
+    pub dead_letters: usize,
 }
 
 /// Why a sweep does not go on.
@@ -223,6 +225,20 @@ impl Sweep<'_> {
         raw::headers(self.sweeper.scope, &self.head.sweep_id, self.sweeper.labels, observed_at)
     }
 
+    /// It is told once, and never again. So it is of a time behind all that was published, or the mapper would take it for
+    /// outdated: clocks of replicas differ.
+    fn tombstone(
+        &self,
+        id: &str,
+        reason: &str,
+        last_seen: Option<DateTime<Utc>>,
+        observed_at: DateTime<Utc>,
+    ) -> Outgoing {
+        let published = DateTime::from_timestamp_millis(self.head.observed).unwrap_or_default();
+        let observed_at = observed_at.max(published);
+        raw::tombstone(id, reason, last_seen, observed_at, &self.headers(observed_at))
+    }
+
     // === What is there ===
 
     /// Publishes a page, with what it changes in the memory. `filters_aside`: it lists what was asked for by ID.
@@ -237,7 +253,10 @@ impl Sweep<'_> {
             let (json, fate) = self.by_the_rules(&instance).unwrap_or((instance.json, Fate::Keep));
             let Some(id) = instance.id.as_deref() else {
                 // By the rules too: it may be an instance that somebody has edited.
-                records.extend((fate == Fate::Keep).then(|| raw::no_instance(json, &headers)));
+                if fate == Fate::Keep {
+                    records.push(raw::no_instance(json, &headers));
+                    self.tally.dead_letters += 1;
+                }
                 continue;
             };
             self.ledger.mark_seen(id);
@@ -251,7 +270,7 @@ impl Sweep<'_> {
                 Fate::Deny if known.is_none() => continue,
                 Fate::Deny if observation.state == InstanceState::Terminated => {
                     // Nothing of it may leave but that it is gone.
-                    records.push(raw::tombstone(id, "terminated", None, &headers));
+                    records.push(self.tombstone(id, "terminated", None, page.observed_at));
                     self.tally.removed += 1;
                     None
                 }
@@ -368,9 +387,6 @@ impl Sweep<'_> {
 
     /// Takes the steps, and the verdict with the last of them.
     async fn conclude(&mut self, steps: Vec<Step>, asked_at: DateTime<Utc>) -> Result<(), Interruption> {
-        // Behind all that was published, or the mapper takes it for outdated: clocks of replicas differ.
-        let published = DateTime::from_timestamp_millis(self.head.observed).unwrap_or_default();
-        let headers = self.headers(asked_at.max(published));
         let mut chunks = steps.chunks(CHUNK).peekable();
         loop {
             let (mut records, mut changes) = (Vec::new(), Vec::new());
@@ -379,7 +395,7 @@ impl Sweep<'_> {
                     Step::Suspect(id, entry) => changes.push(Change::Entry(id.clone(), Some(*entry))),
                     Step::Gone { id, last_seen } => {
                         let last_seen = last_seen.and_then(|seconds| DateTime::from_timestamp(seconds.into(), 0));
-                        records.push(raw::tombstone(id, "absent", last_seen, &headers));
+                        records.push(self.tombstone(id, "absent", last_seen, asked_at));
                         changes.push(Change::Entry(id.clone(), None));
                         self.tally.removed += 1;
                     }
@@ -465,5 +481,11 @@ pub fn memory(scope: &str, change: &Change) -> Outgoing {
         Change::Entry(id, entry) => (Key::Entry(scope, id).to_string(), Record::Entry(id.clone(), *entry)),
         Change::Used => (Key::Acceptance(scope).to_string(), Record::Acceptance(None)),
     };
-    Outgoing { destination: Destination::Sweeps, key: Some(key), value: record.encode(), headers: Headers::default() }
+    Outgoing {
+        destination: Destination::Sweeps,
+        key: Some(key),
+        value: record.encode(),
+        headers: Headers::default(),
+        timestamp: None,
+    }
 }

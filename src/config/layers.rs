@@ -1,13 +1,18 @@
 //! From file, environment and flags to one document, and from there to [`Config`].
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use serde_json::{Map, Value};
+use zeroize::{Zeroize, Zeroizing};
 
-use super::Config;
 use super::check::{self, Fault};
+use super::{Config, Secret};
 
+/// Many times the largest list of accounts.
+const MAX_FILE_BYTES: u64 = 16 << 20;
 /// Prefix of the variables that override the file; `__` separates the parts of a key.
 const PREFIX: &str = "ROLLCALL_";
 /// Names under the prefix that are no keys but our own.
@@ -20,8 +25,8 @@ const OF_KUBERNETES: [&str; 2] = ["SERVICE_", "PORT"];
 pub struct Override {
     /// The key's parts, as in `["kafka", "bootstrap_servers"]`.
     key: Vec<String>,
-    /// The value; YAML, where the key does not take text.
-    value: String,
+    /// The value, of a password as it may be; YAML, where the key does not take text.
+    value: Secret,
     /// Where it comes from, for messages.
     origin: String,
 }
@@ -44,7 +49,7 @@ impl Override {
             None => key.split('.').collect(),
         };
         let key = parts.into_iter().map(str::to_owned).collect();
-        Self { key, value: value.to_owned(), origin: origin.to_owned() }
+        Self { key, value: value.into(), origin: origin.to_owned() }
     }
 
     /// How deep the key lies: a whole structure has to be set before what is in it.
@@ -61,12 +66,13 @@ impl Override {
             return None;
         }
         let mut key: Vec<_> = key.to_lowercase().split("__").map(str::to_owned).collect();
-        if let [kafka, properties, property] = &mut key[..]
+        // Behind a property may be the `file` that holds it.
+        if let [kafka, properties, property, ..] = &mut key[..]
             && (kafka.as_str(), properties.as_str()) == ("kafka", "properties")
         {
             *property = property.replace('_', ".");
         }
-        Some(Self { key, value: value.to_owned(), origin: name.to_owned() })
+        Some(Self { key, value: value.into(), origin: name.to_owned() })
     }
 }
 
@@ -98,23 +104,57 @@ impl ConfigError {
 /// # Errors
 /// When the file cannot be read, or when a key is unknown or its value not allowed.
 pub fn load(file: Option<&Path>, overrides: &[Override]) -> Result<Config, ConfigError> {
-    let mut document = match file {
-        None => Value::Object(Map::new()),
-        Some(path) => read(path)?,
-    };
+    let Some(path) = file else { return parse("", overrides) };
+    let name = path.display().to_string();
+    let mut text = Zeroizing::new(String::new());
+    File::open(path)
+        .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text))
+        .map_err(|error| ConfigError::one(&name, format!("cannot be read: {error}")))?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return Err(ConfigError::one(name, format!("is larger than {MAX_FILE_BYTES} bytes")));
+    }
+    of_text(&name, &text, overrides)
+}
+
+/// The same, of what a file holds.
+///
+/// # Errors
+/// When the text is not YAML, or when a key is unknown or its value not allowed.
+pub fn parse(text: &str, overrides: &[Override]) -> Result<Config, ConfigError> {
+    of_text("configuration", text, overrides)
+}
+
+fn of_text(name: &str, text: &str, overrides: &[Override]) -> Result<Config, ConfigError> {
+    let mut document = Document(document(name, text)?);
     for change in overrides {
         apply(&mut document, change)?;
     }
-    let config = parse(&document).map_err(|fault| ConfigError(vec![fault]))?;
+    let config = read(&document.0).map_err(|fault| ConfigError(vec![fault]))?;
     let faults = check::faults(&config);
     if faults.is_empty() { Ok(config) } else { Err(ConfigError(faults)) }
 }
 
-fn read(path: &Path) -> Result<Value, ConfigError> {
-    let name = path.display().to_string();
-    let text =
-        std::fs::read_to_string(path).map_err(|error| ConfigError::one(&name, format!("cannot be read: {error}")))?;
-    match yaml(&text) {
+/// All keys as they were written, secrets among them: wiped when it has been read.
+#[derive(Clone)]
+struct Document(Value);
+
+impl Drop for Document {
+    fn drop(&mut self) {
+        wipe(&mut self.0);
+    }
+}
+
+fn wipe(value: &mut Value) {
+    match value {
+        Value::String(text) => text.zeroize(),
+        Value::Array(list) => list.iter_mut().for_each(wipe),
+        Value::Object(map) => map.values_mut().for_each(wipe),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+fn document(name: &str, text: &str) -> Result<Value, ConfigError> {
+    match yaml(text) {
         Ok(document @ Value::Object(_)) => Ok(document),
         Ok(Value::Null) => Ok(Value::Object(Map::new())),
         Ok(_) => Err(ConfigError::one(name, "is not a map of keys")),
@@ -130,15 +170,15 @@ fn yaml(text: &str) -> Result<Value, String> {
 }
 
 /// A variable is text. Where its key does not take text, the text is read as YAML.
-fn apply(document: &mut Value, change: &Override) -> Result<(), ConfigError> {
+fn apply(document: &mut Document, change: &Override) -> Result<(), ConfigError> {
     let key = change.key.join(".");
     let misplaced = |message: &str| ConfigError::one(&key, format!("{message} (from {})", change.origin));
     let mut as_text = document.clone();
-    let Some(place) = place(&mut as_text, &change.key) else {
+    let Some(place) = place(&mut as_text.0, &change.key) else {
         return Err(misplaced("does not lead to a value"));
     };
-    *place = Value::String(change.value.clone());
-    let fits = match parse(&as_text) {
+    *place = Value::String(change.value.expose().to_owned());
+    let fits = match read(&as_text.0) {
         Ok(_) => true,
         Err(fault) => !(fault.key == key || fault.key.starts_with(&format!("{key}."))),
     };
@@ -146,11 +186,11 @@ fn apply(document: &mut Value, change: &Override) -> Result<(), ConfigError> {
         *document = as_text;
         return Ok(());
     }
-    let value = yaml(&change.value).map_err(|error| misplaced(&error))?;
-    if let Some(place) = self::place(document, &change.key) {
+    let value = yaml(change.value.expose()).map_err(|error| misplaced(&error))?;
+    if let Some(place) = self::place(&mut document.0, &change.key) {
         *place = value;
     }
-    match parse(document) {
+    match read(&document.0) {
         Err(fault) if fault.key == key || fault.key.starts_with(&format!("{key}.")) => {
             Err(ConfigError::one(fault.key, format!("{} (from {})", fault.message, change.origin)))
         }
@@ -172,7 +212,7 @@ fn place<'a>(document: &'a mut Value, key: &[String]) -> Option<&'a mut Value> {
     })
 }
 
-fn parse(document: &Value) -> Result<Config, Fault> {
+fn read(document: &Value) -> Result<Config, Fault> {
     serde_path_to_error::deserialize(document).map_err(|error| {
         let key = error.path().to_string();
         Fault {
@@ -218,6 +258,13 @@ mod tests {
     }
 
     #[test]
+    fn what_overrides_may_be_a_secret_and_is_not_printed() {
+        let variable = Override::from_variable("ROLLCALL_REGISTRY__PASSWORD", "hunter2").unwrap();
+        let printed = format!("{variable:?}");
+        assert!(printed.contains("ROLLCALL_REGISTRY__PASSWORD") && !printed.contains("hunter2"), "{printed}");
+    }
+
+    #[test]
     fn variables_are_text_numbers_or_whole_structures_as_their_key_takes() {
         let overrides = [
             Override::from_variable("ROLLCALL_INSTANCE_ID", "7").unwrap(),
@@ -231,6 +278,32 @@ mod tests {
         assert_eq!(config.kafka.partitions, 7);
         assert_eq!(config.mapper.commit_interval.as_millis(), 250);
         assert_eq!(config.collector.sources[0].name, "t");
+    }
+
+    #[test]
+    fn a_secret_may_lie_in_a_file_that_configuration_or_variable_names() {
+        let secret = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(secret.path(), "hunter2\n").unwrap();
+        let path = secret.path().to_str().unwrap();
+        let overrides = [
+            Override::from_variable("ROLLCALL_REGISTRY__PASSWORD__FILE", path).unwrap(),
+            Override::from_variable("ROLLCALL_KAFKA__PROPERTIES__SASL_PASSWORD__FILE", path).unwrap(),
+        ];
+        let yaml =
+            format!("{{registry: {{url: 'http://r', username: a}}, collector: {{hash_key: {{file: '{path}'}}}}}}");
+        let error = config(&yaml, &overrides).unwrap_err();
+        let [Fault { key, message }] = &error.0[..] else { panic!("only that key is too short: {error}") };
+        assert!(key == "collector.hash_key" && !message.contains("hunter2"), "{error}");
+        let config = config("registry: {url: 'http://r', username: a}", &overrides).unwrap();
+        assert_eq!(config.registry.unwrap().password.unwrap().expose(), "hunter2");
+        assert_eq!(config.kafka.properties["sasl.password"].expose(), "hunter2");
+        let missing = Override::from_variable("ROLLCALL_REGISTRY__PASSWORD__FILE", "/nowhere").unwrap();
+        let error = load(None, &[Override::new("registry.url", "http://r", "--set"), missing]).unwrap_err().to_string();
+        assert!(error.contains("registry.password: the file /nowhere cannot be read"), "{error}");
+        let large = tempfile::NamedTempFile::new().unwrap();
+        large.as_file().set_len(MAX_FILE_BYTES + 1).unwrap();
+        let error = load(Some(large.path()), &[]).unwrap_err().to_string();
+        assert!(error.contains("is larger than 16777216 bytes"), "{error}");
     }
 
     #[test]

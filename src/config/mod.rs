@@ -7,12 +7,14 @@ mod aws;
 mod check;
 pub mod import;
 pub mod layers;
+mod oauth;
 pub mod rules;
 mod secret;
 mod source;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -22,7 +24,8 @@ pub use aws::{
     Role, RoleArn, StaticKeys, WebIdentity,
 };
 pub use check::Fault;
-pub use layers::{ConfigError, Override, load};
+pub use layers::{ConfigError, Override, load, parse};
+pub use oauth::{MskIam, OAuth, Oidc};
 pub use secret::Secret;
 pub use source::{AccountId, FileSource, SimulatedSource, Source, SourceKind};
 
@@ -44,7 +47,7 @@ pub struct Config {
     pub collector: Collector,
     /// Stage 2.
     pub mapper: Mapper,
-    /// Metrics and health.
+    /// The admin port: status page, metrics and health.
     pub admin: Admin,
     /// Logs.
     pub log: Log,
@@ -83,6 +86,12 @@ pub struct Kafka {
     pub transaction_timeout: Duration,
     /// Largest record that is produced, in bytes; the dead-letter topic must take it.
     pub max_message_bytes: usize,
+    /// How the groups of both stages share out partitions.
+    pub group_protocol: GroupProtocol,
+    /// Whether members of the groups keep their partitions over a restart that is over within the session timeout.
+    pub static_membership: bool,
+    /// Where the tokens of SASL OAUTHBEARER come from; without, that mechanism is not used.
+    pub oauth: Option<OAuth>,
     /// Any property of librdkafka, for all clients: TLS, SASL, timeouts.
     pub properties: BTreeMap<String, Secret>,
 }
@@ -97,7 +106,30 @@ impl Default for Kafka {
             replication_factor: -1,
             transaction_timeout: Duration::from_secs(30),
             max_message_bytes: 8 << 20,
+            group_protocol: GroupProtocol::Classic,
+            static_membership: false,
+            oauth: None,
             properties: BTreeMap::new(),
+        }
+    }
+}
+
+/// How a group shares out partitions. Both move only those that must move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GroupProtocol {
+    /// The members do, cooperatively.
+    Classic,
+    /// The brokers do (KIP-848), from Kafka 4.0 on.
+    Consumer,
+}
+
+impl GroupProtocol {
+    /// As it is configured.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Classic => "classic",
+            Self::Consumer => "consumer",
         }
     }
 }
@@ -139,6 +171,38 @@ impl Default for Topics {
 pub struct Registry {
     /// Base address.
     pub url: String,
+    /// Who registers the schema.
+    #[serde(default)]
+    pub mode: RegistryMode,
+    /// Basic authentication: who we are,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// and what proves it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password: Option<Secret>,
+    /// A bearer token, instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<Secret>,
+    /// Certificates that are trusted beside the system's, PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// The client's certificate and those that lead to its CA, PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate_file: Option<PathBuf>,
+    /// Its private key, PEM (PKCS #8).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
+}
+
+/// What the mapper does with its schema at start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RegistryMode {
+    /// Registers it where it is not yet.
+    #[default]
+    Register,
+    /// Looks it up: somebody else registers.
+    Verify,
 }
 
 /// Stage 1.
@@ -192,6 +256,9 @@ pub struct Mapper {
     pub max_batch_bytes: NonZeroUsize,
     /// Largest record that is mapped, in bytes; a larger one is a dead letter.
     pub max_record_bytes: NonZeroUsize,
+    /// Memory for the devices of all engines together, in bytes; a partition that does not fit is held. Default: half of
+    /// what the cgroup or the machine has.
+    pub max_state_bytes: NonZeroUsize,
     /// How long a removed device is remembered, so that late news of it cannot bring it back.
     #[serde(with = "duration")]
     pub gone_retention: Duration,
@@ -215,6 +282,7 @@ impl Default for Mapper {
             max_batch_records: at_least_one(10_000),
             max_batch_bytes: at_least_one(32 << 20),
             max_record_bytes: at_least_one(1 << 20),
+            max_state_bytes: at_least_one(crate::mapper::budget::half_of_memory()),
             gone_retention: Duration::from_secs(7 * 24 * 3600),
             max_reject_streak: 100,
         }
@@ -231,17 +299,20 @@ pub struct Ignore {
     pub tags: Vec<String>,
 }
 
-/// Metrics and health.
+/// The admin port: status page, metrics and health.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {
-    /// Where `/metrics`, `/healthz` and `/readyz` are served; empty: nowhere.
+    /// Where the status page, `/metrics`, `/healthz` and `/readyz` are served; empty: nowhere.
     pub listen: String,
+    /// What who wants to see devices on the status page must bring. Without it, only this machine sees them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<Secret>,
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:9464".to_owned() }
+        Self { listen: "127.0.0.1:9464".to_owned(), token: None }
     }
 }
 

@@ -18,10 +18,12 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin;
 use crate::cli;
 use crate::collector::Repeat;
 use crate::config::{Config, FileSource, SimulatedSource, Source, SourceKind};
-use crate::kafka::client;
+use crate::kafka::client::{self, Plain};
+use crate::mapper::engine::LostOffsets;
 use crate::profile::encode::Encoding;
 use crate::record::OBSERVED_AT;
 use crate::stage::{Partitions, Process};
@@ -53,7 +55,7 @@ pub async fn run(args: &cli::Demo, config: &Config, stop: CancellationToken) -> 
     config.mapper.engines = NonZeroUsize::MIN;
     config.collector.sources = vec![source(args)];
     let process = Process::new(config, stop.clone())?;
-    let partitions = Partitions { raw: PARTITIONS, events: PARTITIONS, sweeps: PARTITIONS };
+    let partitions = Partitions { raw: PARTITIONS, events: PARTITIONS, sweeps: PARTITIONS, tombstones_kept: None };
     let repeat = match (&args.from, args.watch) {
         (_, true) => Repeat::Forever,
         // A file says the same each time.
@@ -61,7 +63,14 @@ pub async fn run(args: &cli::Demo, config: &Config, stop: CancellationToken) -> 
         (None, false) => Repeat::Times(args.sweeps),
     };
 
-    let mapping = process.map(partitions);
+    if args.watch && !process.config.admin.listen.is_empty() {
+        // The demo goes on without: another one may have the port.
+        match admin::serve(&process.config.admin, process.watched(), stop.clone()).await {
+            Ok(address) => anstream::println!("Status page: http://{address}\n"),
+            Err(error) => anstream::eprintln!("No status page: {error:#}\n"),
+        }
+    }
+    let mapping = process.map(partitions, LostOffsets::Stop);
     let collecting = async {
         let screen = Screen::open(&process)?;
         let swept = CancellationToken::new();
@@ -100,14 +109,15 @@ fn source(args: &cli::Demo) -> Source {
 
 /// Reads the events as any consumer would, and prints them.
 struct Screen {
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<Plain>,
     width: usize,
 }
 
 impl Screen {
     fn open(process: &Process) -> anyhow::Result<Self> {
         let kafka = &process.config.kafka;
-        let consumer: BaseConsumer = client::reader(kafka, "demo-screen", "demo-screen").create()?;
+        let mut settings = client::reader(kafka, "demo-screen", "demo-screen");
+        let consumer = client::consumer(settings.set("enable.partition.eof", "false"), Plain)?;
         let mut assignment = TopicPartitionList::new();
         for partition in 0..PARTITIONS {
             assignment.add_partition_offset(&kafka.topics.events, partition, Offset::Beginning)?;

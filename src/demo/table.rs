@@ -4,7 +4,6 @@
 //! which takes the colours away where there is no terminal. What comes from a record can be anything (tags are written
 //! by whoever may launch instances): only [`inert`] text gets into a line.
 
-mod inert;
 #[cfg(test)]
 mod tests;
 
@@ -15,7 +14,7 @@ use anstyle::{AnsiColor, Style};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use inert::{cut, inert, width_of};
+use crate::inert::{cut, inert, width_of};
 
 const PLAIN: Style = Style::new();
 const BOLD: Style = Style::new().bold();
@@ -87,7 +86,8 @@ pub fn row(row: &Row<'_>, width: usize) -> String {
     line.done()
 }
 
-fn sign(change: &str) -> (&'static str, Style) {
+/// How a change is marked.
+pub fn sign(change: &str) -> (&'static str, Style) {
     let (sign, color) = match change {
         "created" => ("+", AnsiColor::Green),
         "updated" => ("~", AnsiColor::Yellow),

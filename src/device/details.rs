@@ -229,8 +229,8 @@ objects! {
 
     /// EC2's `GroupIdentifier`, named as OCSF does.
     Group<'a> {
-        uid: Text<'a> = "GroupId",
         name: Text<'a> = "GroupName",
+        uid: Text<'a> = "GroupId",
     }
 
     /// EC2's `InstanceIpv4Prefix`.

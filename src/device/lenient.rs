@@ -4,13 +4,14 @@
 //! [`Member::Bad`], is skipped, and the parse goes on, in one pass and without a tree of values.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::time;
 
@@ -163,62 +164,137 @@ impl<T: Inspect> Inspect for Member<T> {
     }
 }
 
-/// A member as a detail of an event: as it is, save that names are in snake case, instants in one form, and lists, whose
-/// order means nothing, in that of their JSON.
+/// A member as a detail of an event, in canonical JSON: as it is, save that names are in snake case, instants in one form,
+/// and lists, whose order means nothing, in that of their JSON. It is written at once, without a tree of values.
 pub trait Detail {
-    /// The value; `None` where nothing is said.
-    fn detail(&self) -> Option<Value>;
+    /// Appends the JSON; whether it says something. Where it does not, nothing is appended.
+    fn write(&self, json: &mut Vec<u8>) -> bool;
+}
+
+/// A detail that is written.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Json(Vec<u8>);
+
+impl Json {
+    /// The JSON of a detail; `None` where nothing is said.
+    pub fn of(detail: &(impl Detail + ?Sized)) -> Option<Self> {
+        let mut json = Vec::with_capacity(256);
+        detail.write(&mut json).then_some(Self(json))
+    }
+
+    /// The list of these, in this order; `None` where there are none.
+    pub fn list(elements: impl IntoIterator<Item = Self>) -> Option<Self> {
+        let mut json = vec![b'['];
+        for element in elements {
+            if json.len() > 1 {
+                json.push(b',');
+            }
+            json.extend(element.0);
+        }
+        json.push(b']');
+        (json.len() > 2).then_some(Self(json))
+    }
+}
+
+/// Members of an object, by name.
+pub type Members<'m> = BTreeMap<&'m str, &'m dyn Detail>;
+
+/// Appends those of the members that say something, each as `"name":value`, in the order in which they come, which must
+/// be that of their names.
+pub fn write_members<'m>(json: &mut Vec<u8>, members: impl IntoIterator<Item = (&'m str, &'m dyn Detail)>) {
+    let (start, mut last) = (json.len(), "");
+    for (name, member) in members {
+        debug_assert!(last < name, "{name} follows {last}");
+        last = name;
+        let before = json.len();
+        if before > start {
+            json.push(b',');
+        }
+        json.push(b'"');
+        json.extend_from_slice(name.as_bytes());
+        json.extend_from_slice(b"\":");
+        if !member.write(json) {
+            json.truncate(before);
+        }
+    }
+}
+
+/// Appends an object of the members that say something; whether there are any.
+pub fn write_object<'m>(json: &mut Vec<u8>, members: impl IntoIterator<Item = (&'m str, &'m dyn Detail)>) -> bool {
+    let start = json.len();
+    json.push(b'{');
+    write_members(json, members);
+    if json.len() == start + 1 {
+        json.truncate(start);
+        return false;
+    }
+    json.push(b'}');
+    true
+}
+
+impl<'m, const N: usize> Detail for [(&'m str, &'m dyn Detail); N] {
+    fn write(&self, json: &mut Vec<u8>) -> bool {
+        write_object(json, self.iter().copied())
+    }
+}
+
+impl Detail for Members<'_> {
+    fn write(&self, json: &mut Vec<u8>) -> bool {
+        write_object(json, self.iter().map(|(name, member)| (*name, *member)))
+    }
+}
+
+impl Detail for Json {
+    fn write(&self, json: &mut Vec<u8>) -> bool {
+        json.extend_from_slice(&self.0);
+        true
+    }
+}
+
+impl<T: Detail> Detail for Option<T> {
+    fn write(&self, json: &mut Vec<u8>) -> bool {
+        self.as_ref().is_some_and(|detail| detail.write(json))
+    }
 }
 
 impl<T: Detail> Detail for Member<T> {
-    fn detail(&self) -> Option<Value> {
-        self.known()?.detail()
+    fn write(&self, json: &mut Vec<u8>) -> bool {
+        self.known().is_some_and(|detail| detail.write(json))
     }
 }
 
-impl Detail for Cow<'_, str> {
-    fn detail(&self) -> Option<Value> {
-        Some(self.as_ref().into())
-    }
+/// What serde writes is a detail as it is.
+macro_rules! plain {
+    ($($kind:ty)*) => {$(
+        impl Detail for $kind {
+            fn write(&self, json: &mut Vec<u8>) -> bool {
+                serde_json::to_writer(json, self).is_ok()
+            }
+        }
+    )*};
 }
+
+plain! { &str String Cow<'_, str> bool i64 Value }
 
 impl Detail for DateTime<Utc> {
-    fn detail(&self) -> Option<Value> {
-        Some(self.to_rfc3339_opts(SecondsFormat::Millis, true).into())
-    }
-}
-
-impl Detail for bool {
-    fn detail(&self) -> Option<Value> {
-        Some((*self).into())
-    }
-}
-
-impl Detail for i64 {
-    fn detail(&self) -> Option<Value> {
-        Some((*self).into())
+    fn write(&self, json: &mut Vec<u8>) -> bool {
+        self.to_rfc3339_opts(SecondsFormat::Millis, true).write(json)
     }
 }
 
 impl Detail for AnyObject {
     /// What is in it was not read.
-    fn detail(&self) -> Option<Value> {
-        None
+    fn write(&self, _: &mut Vec<u8>) -> bool {
+        false
     }
 }
 
 impl<T: Detail> Detail for Vec<T> {
-    fn detail(&self) -> Option<Value> {
-        let mut elements: Vec<_> = self.iter().filter_map(Detail::detail).collect();
-        elements.sort_by_cached_key(Value::to_string);
-        (!elements.is_empty()).then(|| elements.into())
+    fn write(&self, json: &mut Vec<u8>) -> bool {
+        let mut elements: Vec<_> = self.iter().filter_map(Json::of).collect();
+        elements.sort_unstable();
+        Json::list(elements).write(json)
     }
-}
-
-/// An object of the members that say something; `None` where none does.
-pub fn object_of<'m>(members: impl IntoIterator<Item = (&'m str, Option<Value>)>) -> Option<Value> {
-    let members: Map<_, _> = members.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
-    (!members.is_empty()).then(|| members.into())
 }
 
 /// Anything, as long as it says something: an object of empty members does not.

@@ -16,7 +16,7 @@ use serde::de::{Error, Unexpected};
 
 use details::Details;
 use lenient::{AnyObject, Inspect};
-pub use lenient::{Detail, List, Member, Path, Text, object_of};
+pub use lenient::{Detail, Json, List, Member, Members, Path, Text, write_members};
 use model::objects;
 
 /// The tag whose value is an instance's name.

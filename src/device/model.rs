@@ -27,10 +27,16 @@ macro_rules! objects {
             }
         }
 
+        impl<$life> $name<$life> {
+            /// Its members in snake case.
+            pub fn members(&self) -> impl Iterator<Item = (&str, &dyn $crate::device::Detail)> {
+                [$((stringify!($member), &self.$member as &dyn $crate::device::Detail),)*].into_iter()
+            }
+        }
+
         impl $crate::device::lenient::Detail for $name<'_> {
-            fn detail(&self) -> Option<serde_json::Value> {
-                let members = [$((stringify!($member), self.$member.detail()),)*];
-                $crate::device::lenient::object_of(members)
+            fn write(&self, json: &mut Vec<u8>) -> bool {
+                $crate::device::lenient::write_object(json, self.members())
             }
         }
     )*};

@@ -3,24 +3,29 @@
 //! librdkafka's callback only stores them, and the owner acts on them between two records. Partitions are assigned at
 //! once, since the whole group waits otherwise, but paused until their memory is there.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
+use std::error::Error;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::client::ClientContext;
-use rdkafka::config::FromClientConfigAndContext;
+use chrono::{DateTime, SecondsFormat, Utc};
+use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 
-use super::{Fatal, Setback, Unavailable, client};
+use super::ask::{self, CommittedOffset, list};
+use super::statistics::{self, Standing, Tell};
+use super::{Fatal, Setback, Unavailable, auth, client};
 use crate::config::Kafka;
 
-/// How long Kafka may take to answer a question. Short, since running partitions wait meanwhile; it is asked again.
-const ANSWER: Duration = Duration::from_millis(500);
+/// How often librdkafka is made to look after the membership.
+const WAKE_EVERY: Duration = Duration::from_millis(20);
 /// How long a seek may take: it is local but for a wait on the fetcher.
 const SEEK: Duration = Duration::from_secs(10);
 
@@ -35,21 +40,49 @@ pub enum Rebalance {
     Lost(Vec<i32>),
 }
 
+/// Where a group stands in a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Committed {
+    /// The offset to go on from.
+    pub offset: i64,
+    /// When that was committed, where one of us did: it is written into the offset's metadata.
+    pub at: Option<DateTime<Utc>>,
+}
+
 /// One consumer of one topic, a member of a group.
 pub struct Membership {
     topic: String,
+    group_id: String,
+    /// Its name in the group.
+    member: String,
     consumer: BaseConsumer<Rebalances>,
+    woken: Cell<Instant>,
 }
 
-/// Stores rebalances for the loop.
+/// Stores for the loop what the client tells.
 struct Rebalances {
+    topic: String,
     steps: Mutex<VecDeque<Rebalance>>,
+    standings: Mutex<Vec<Standing>>,
+    tell: Tell,
     closing: AtomicBool,
 }
 
 impl ClientContext for Rebalances {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, source: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        auth::token(source)
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         client::note(&error, reason);
+    }
+
+    fn stats_raw(&self, json: &[u8]) {
+        if let Some(statistics) = statistics::hear(json, &self.tell) {
+            *self.standings.lock().unwrap_or_else(PoisonError::into_inner) = statistics.standings(&self.topic);
+        }
     }
 }
 
@@ -77,36 +110,83 @@ impl ConsumerContext for Rebalances {
 }
 
 impl Membership {
-    /// Joins the group of `group_id` on `topic`; `member` is the client's ID.
+    /// Joins the group of `group_id` on `topic`; `member` is the client's ID, and its name in the group where membership
+    /// is static. `tell` is told its statistics.
     ///
     /// # Errors
     /// When librdkafka refuses the configuration.
-    pub fn join(kafka: &Kafka, topic: &str, group_id: &str, member: &str) -> Result<Self, KafkaError> {
-        let context = Rebalances { steps: Mutex::default(), closing: AtomicBool::new(false) };
+    pub fn join(kafka: &Kafka, topic: &str, group_id: &str, member: &str, tell: Tell) -> Result<Self, KafkaError> {
+        let context = Rebalances {
+            topic: topic.to_owned(),
+            steps: Mutex::default(),
+            standings: Mutex::default(),
+            tell,
+            closing: AtomicBool::new(false),
+        };
         let config = client::member(kafka, member, group_id);
-        let consumer = BaseConsumer::from_config_and_context(&config, context)?;
+        let consumer = client::consumer(&config, context)?;
         consumer.subscribe(&[topic])?;
-        Ok(Self { topic: topic.to_owned(), consumer })
+        let (topic, group_id, member) = (topic.to_owned(), group_id.to_owned(), member.to_owned());
+        Ok(Self { topic, group_id, member, consumer, woken: Cell::new(Instant::now()) })
     }
 
-    /// Hands over the next record of a running partition, if one comes in time. Returns early when the group rebalances.
+    /// Hands over the next record of a running partition, if one comes in time. Returns early when the group rebalances,
+    /// and at the end of a partition, which it names.
     ///
     /// # Errors
     /// When the consumer cannot go on, or its offsets are gone from the topic.
-    pub fn poll(&self, timeout: Duration, take: &mut dyn FnMut(&BorrowedMessage<'_>)) -> Result<(), Fatal> {
+    pub fn poll(&self, timeout: Duration, take: &mut dyn FnMut(&BorrowedMessage<'_>)) -> Result<Option<i32>, Fatal> {
+        self.wake();
         match self.consumer.poll(timeout) {
-            None => Ok(()),
+            None => Ok(None),
             Some(Ok(message)) => {
                 take(&message);
-                Ok(())
+                Ok(None)
             }
-            Some(Err(error)) => consumer_error(&error, &self.topic),
+            Some(Err(KafkaError::PartitionEOF(partition))) => Ok(Some(partition)),
+            Some(Err(error)) => self.survive(&error).map(|()| None),
+        }
+    }
+
+    /// librdkafka sends what heartbeats are due when its main thread wakes: once a second, or when it is asked something. If
+    /// nobody asked but for the guard of a commit, it would hear of a rebalance just then, join anew while the commit is
+    /// on its way, and the group would refuse the generation of a moment ago.
+    fn wake(&self) {
+        if self.woken.get().elapsed() > WAKE_EVERY {
+            self.woken.set(Instant::now());
+            let _ = self.consumer.group_metadata();
+        }
+    }
+
+    /// What only a member of a group can die of, then what any consumer can.
+    fn survive(&self, error: &KafkaError) -> Result<(), Fatal> {
+        let member = &self.member;
+        match self.consumer.client().fatal_error() {
+            Some((Code::FencedInstanceId | Code::UnreleasedInstanceId, reason)) => Err(Fatal(format!(
+                "another process is in the group as {member:?}: two replicas have the same instance_id, or, where \
+                 kafka.group_protocol is consumer, one that was killed is still waited for, until its session times \
+                 out. Give each replica an instance_id of its own ({reason})"
+            ))),
+            Some((Code::UnsupportedVersion | Code::UnsupportedFeature, reason)) => Err(Fatal(format!(
+                "{member:?} cannot join its group: kafka.group_protocol \"consumer\" needs brokers of Kafka 4.0 or \
+                 later; set \"classic\" ({reason})"
+            ))),
+            Some((_, reason)) => Err(Fatal(format!("the consumer of {} cannot go on: {reason}", self.topic))),
+            None if error.rdkafka_error_code() == Some(Code::GroupAuthorizationFailed) => {
+                Err(Fatal(format!("group {:?}: {error}", self.group_id)))
+            }
+            None => consumer_error(error, &self.topic),
         }
     }
 
     /// The next step of a rebalance that is to be acted on.
     pub fn rebalance(&self) -> Option<Rebalance> {
         self.consumer.context().steps.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+
+    /// How far the partitions were read and how far they go; empty until the client tells it anew.
+    pub fn standings(&self) -> Vec<Standing> {
+        std::mem::take(&mut self.consumer.context().standings.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Joins partitions to the assignment, paused.
@@ -142,12 +222,14 @@ impl Membership {
         loop {
             let mut target = TopicPartitionList::new();
             target.add_partition_offset(&self.topic, partition, offset).map_err(fatal("seek"))?;
-            let sought = self.consumer.seek_partitions(target, ANSWER).and_then(|list| match list.elements().first() {
-                Some(element) => element.error(),
-                None => Ok(()),
-            });
+            let sought =
+                self.consumer.seek_partitions(target, ask::SHORT).and_then(|list| match list.elements().first() {
+                    Some(element) => element.error(),
+                    None => Ok(()),
+                });
             match sought {
                 Ok(()) => break,
+                Err(error) if self.consumer.client().fatal_error().is_some() => return self.survive(&error),
                 // The fetcher of a partition that was just assigned may not have started.
                 // Not `wait`: other partitions are running, and what comes of them would be dropped.
                 Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
@@ -172,22 +254,19 @@ impl Membership {
     ///
     /// # Errors
     /// When Kafka does not tell in time.
-    pub fn committed(&self, partitions: &[i32]) -> Result<BTreeMap<i32, Option<i64>>, Unavailable> {
-        // A read_committed consumer asks for stable offsets: Kafka holds them back while a transaction may change them.
-        let unavailable = |error: KafkaError| Unavailable(format!("committed offsets: {error}"));
-        let offsets = self.consumer.committed_offsets(self.list(partitions), ANSWER).map_err(unavailable)?;
-        let offset_of = |offset| match offset {
-            Offset::Offset(offset) => Some(offset),
-            _ => None,
-        };
-        offsets
-            .elements()
-            .iter()
-            .map(|element| {
-                element.error().map_err(unavailable)?;
-                Ok((element.partition(), offset_of(element.offset())))
-            })
-            .collect()
+    pub fn committed(&self, partitions: &[i32]) -> Result<BTreeMap<i32, Option<Committed>>, Unavailable> {
+        let mut found = ask::committed(&self.consumer, &self.topic, partitions, ask::SHORT)?;
+        let at = |metadata: Option<String>| metadata?.parse().ok();
+        let committed = |found: CommittedOffset| Committed { offset: found.offset, at: at(found.metadata) };
+        Ok(partitions.iter().map(|partition| (*partition, found.remove(partition).map(committed))).collect())
+    }
+
+    /// From where to where a partition is kept: its first offset, and the one after its last.
+    ///
+    /// # Errors
+    /// When Kafka does not tell in time.
+    pub fn log(&self, partition: i32) -> Result<Range<i64>, Unavailable> {
+        ask::log(&self.consumer, &self.topic, partition, ask::SHORT)
     }
 
     /// How many partitions a topic has.
@@ -195,15 +274,20 @@ impl Membership {
     /// # Errors
     /// When Kafka does not tell in time.
     pub fn partitions_of(&self, topic: &str) -> Result<i32, Unavailable> {
-        count_partitions(&self.consumer, topic)
+        ask::partitions(&self.consumer, topic, ask::SHORT)
     }
 
-    /// What guards a transaction: the offsets to go on from, and the group's generation.
+    /// What guards a transaction: the offsets to go on from, and the group's generation. `at` is when the group came
+    /// to them; it tells the next start how long nobody was there.
     ///
     /// # Errors
     /// [`Setback::Abort`] where the partitions are no longer ours: a transaction without a real offset would not be
     /// guarded by the group at all.
-    pub fn guard(&self, offsets: &BTreeMap<i32, i64>) -> Result<(TopicPartitionList, ConsumerGroupMetadata), Setback> {
+    pub fn guard(
+        &self,
+        offsets: &BTreeMap<i32, i64>,
+        at: Option<DateTime<Utc>>,
+    ) -> Result<(TopicPartitionList, ConsumerGroupMetadata), Setback> {
         let group = self.consumer.group_metadata();
         let group = group.ok_or_else(|| Setback::Abort("not a member of the group".to_owned()))?;
         // Asked after the metadata, not before: a member that was just expelled has neither generation nor name in it,
@@ -212,9 +296,13 @@ impl Membership {
             return Err(Setback::Abort("the partitions of this transaction are no longer ours".to_owned()));
         }
         let mut list = TopicPartitionList::new();
+        let at = at.map(|at| at.to_rfc3339_opts(SecondsFormat::Millis, true));
         for (partition, offset) in offsets {
-            list.add_partition_offset(&self.topic, *partition, Offset::Offset(*offset))
-                .map_err(|error| Setback::Fatal(error.to_string()))?;
+            let mut element = list.add_partition(&self.topic, *partition);
+            element.set_offset(Offset::Offset(*offset)).map_err(|error| Setback::Fatal(error.to_string()))?;
+            if let Some(at) = &at {
+                element.set_metadata(at);
+            }
         }
         Ok((list, group))
     }
@@ -229,7 +317,7 @@ impl Membership {
             // What comes is of a partition that will be sought: it comes again.
             let left = deadline.saturating_duration_since(Instant::now());
             if let Some(Err(error)) = self.consumer.poll(left.min(Duration::from_millis(50))) {
-                consumer_error(&error, &self.topic)?;
+                self.survive(&error)?;
             }
             if left.is_zero() {
                 return Ok(());
@@ -256,31 +344,24 @@ impl Drop for Membership {
     }
 }
 
-pub(super) fn count_partitions<C: ConsumerContext>(
-    consumer: &BaseConsumer<C>,
-    topic: &str,
-) -> Result<i32, Unavailable> {
-    let unavailable = |reason: String| Unavailable(format!("metadata of {topic}: {reason}"));
-    let metadata = consumer.fetch_metadata(Some(topic), ANSWER);
-    let metadata = metadata.map_err(|error| unavailable(error.to_string()))?;
-    let topic = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
-    topic.map(|topic| topic.partitions().len() as i32).ok_or_else(|| unavailable("not told".to_owned()))
-}
-
 /// Most errors of a consumer are news of a broker that it will find again; a few end it.
-pub(super) fn consumer_error(error: &KafkaError, topic: &str) -> Result<(), Fatal> {
+///
+/// # Errors
+/// Those few.
+pub fn consumer_error(error: &KafkaError, topic: &str) -> Result<(), Fatal> {
     match error {
+        // The right on a group that is only named is nobody's need: see `note`.
+        KafkaError::PartitionEOF(_) | KafkaError::MessageConsumption(Code::GroupAuthorizationFailed) => Ok(()),
         KafkaError::MessageConsumption(Code::AutoOffsetReset | Code::OffsetOutOfRange) => Err(Fatal(format!(
             "records of {topic} that were not yet read have been deleted: its retention is shorter than the time this \
-             process was away. Nothing was skipped. To go on from what is left: kafka-consumer-groups --reset-offsets \
-             --to-earliest; devices that changed meanwhile come out with the next sweep ({error})"
+             process was away. Nothing was skipped; the next start names the remedies ({error})"
         ))),
         KafkaError::MessageConsumptionFatal(code) => {
             Err(Fatal(format!("the consumer of {topic} cannot go on: {code}")))
         }
-        KafkaError::MessageConsumption(
-            Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::UnknownTopicOrPartition,
-        ) => Err(Fatal(format!("{topic}: {error}"))),
+        KafkaError::MessageConsumption(Code::TopicAuthorizationFailed | Code::UnknownTopicOrPartition) => {
+            Err(Fatal(format!("{topic}: {error}")))
+        }
         error => {
             tracing::warn!(topic, %error, "consumer error");
             Ok(())
@@ -290,14 +371,6 @@ pub(super) fn consumer_error(error: &KafkaError, topic: &str) -> Result<(), Fata
 
 fn fatal(step: &'static str) -> impl Fn(KafkaError) -> Fatal {
     move |error| Fatal(format!("{step}: {error}"))
-}
-
-pub(super) fn list(topic: &str, partitions: &[i32]) -> TopicPartitionList {
-    let mut list = TopicPartitionList::new();
-    for partition in partitions {
-        list.add_partition(topic, *partition);
-    }
-    list
 }
 
 fn partitions_of(list: &TopicPartitionList) -> Vec<i32> {

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::KafkaError;
-use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 
-use super::client;
+use super::client::{self, Plain};
 use crate::config::Kafka;
 
 /// How long an end waits for the last notices.
@@ -15,7 +14,7 @@ const LAST: Duration = Duration::from_secs(2);
 /// Sends notices to one topic.
 pub struct Notices {
     topic: String,
-    producer: ThreadedProducer<DefaultProducerContext>,
+    producer: ThreadedProducer<Plain>,
 }
 
 impl Notices {
@@ -27,7 +26,7 @@ impl Notices {
         let mut config = client::common(kafka, client_id);
         // In order, each once; a few minutes of them are kept while Kafka is away.
         config.set("enable.idempotence", "true").set("queue.buffering.max.messages", "10000");
-        let producer = ThreadedProducer::from_config_and_context(&config, DefaultProducerContext)?;
+        let producer = client::connect(&config, Plain)?;
         Ok(Self { topic: topic.to_owned(), producer })
     }
 

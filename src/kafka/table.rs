@@ -4,20 +4,19 @@
 //! and what it settles belongs to the memory. No group is joined and nothing is committed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::Duration;
 
-use rdkafka::client::ClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::membership::{consumer_error, count_partitions, list};
-use super::{Fatal, Unavailable, client};
+use super::ask::{self, list};
+use super::client::{self, Plain};
+use super::membership::consumer_error;
+use super::{Fatal, Unavailable};
 use crate::config::Kafka;
-
-/// How long Kafka may take to answer a question. Short, since others wait meanwhile; it is asked again.
-const ANSWER: Duration = Duration::from_millis(500);
 
 /// Progress of the partitions that are being read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,26 +32,21 @@ pub enum Restored {
 /// Takes a committed record: the partition, the key, the value or `None` for forgotten.
 pub type TakeRecord<'a> = dyn FnMut(i32, &[u8], Option<&[u8]>) + 'a;
 
-/// A consumer that joins no group.
-struct Reader;
-
-impl ClientContext for Reader {
-    fn error(&self, error: KafkaError, reason: &str) {
-        client::note(&error, reason);
-    }
+/// Where the reading of a partition stands.
+struct Reading {
+    next: i64,
+    end: i64,
 }
-
-impl ConsumerContext for Reader {}
 
 /// Reads partitions of one topic.
 pub struct TableReader {
     topic: String,
     /// Reads what is committed.
-    reader: BaseConsumer<Reader>,
+    reader: BaseConsumer<Plain>,
     /// Sees the true end: a `read_committed` client takes the last stable offset for it.
-    probe: BaseConsumer<Reader>,
-    /// The partitions being read, and where each stands.
-    reading: BTreeMap<i32, Offset>,
+    probe: BaseConsumer<Plain>,
+    /// The partitions being read.
+    reading: BTreeMap<i32, Reading>,
     /// Those that have just been found empty.
     done: BTreeSet<i32>,
 }
@@ -63,11 +57,9 @@ impl TableReader {
     /// # Errors
     /// When librdkafka refuses the configuration.
     pub fn new(kafka: &Kafka, topic: &str, member: &str) -> Result<Self, KafkaError> {
-        // librdkafka wants the name of a group; none is joined, nothing is committed.
-        let mut config = client::reader(kafka, &format!("{member}-restore"), "rollcall-restore");
-        let reader = config.set("enable.partition.eof", "true").create_with_context(Reader)?;
-        let mut config = client::reader(kafka, &format!("{member}-probe"), "rollcall-restore");
-        let probe = config.set("isolation.level", "read_uncommitted").create_with_context(Reader)?;
+        let reader = client::consumer(&client::table_reader(kafka, &format!("{member}-restore")), Plain)?;
+        let mut config = client::table_reader(kafka, &format!("{member}-probe"));
+        let probe = client::consumer(config.set("isolation.level", "read_uncommitted"), Plain)?;
         Ok(Self { topic: topic.to_owned(), reader, probe, reading: BTreeMap::new(), done: BTreeSet::new() })
     }
 
@@ -76,26 +68,44 @@ impl TableReader {
     /// # Errors
     /// When Kafka does not tell the end, or transactions before it are still open.
     pub fn begin(&mut self, partition: i32) -> Result<i64, Unavailable> {
-        let watermarks = |consumer: &BaseConsumer<Reader>| {
-            let answer = consumer.fetch_watermarks(&self.topic, partition, ANSWER);
-            answer.map_err(|error| Unavailable(format!("watermarks of {} [{partition}]: {error}", self.topic)))
-        };
-        let (low, end) = watermarks(&self.probe)?;
-        let (_, stable) = watermarks(&self.reader)?;
-        // An end-of-partition event only says "stable end". From here on that is the end, so the event can be trusted.
+        let end = self.true_end(partition)?;
+        self.begin_to(partition, end)?;
+        Ok(end)
+    }
+
+    /// Where a partition ends now, open transactions included.
+    ///
+    /// # Errors
+    /// When Kafka does not tell it.
+    pub fn true_end(&self, partition: i32) -> Result<i64, Unavailable> {
+        self.log(&self.probe, partition).map(|log| log.end)
+    }
+
+    /// Starts to read a partition, to an end that it had, or beyond. Beside writers that never rest this begins where
+    /// [`begin`](Self::begin) would hardly ever.
+    ///
+    /// # Errors
+    /// When Kafka does not tell whether transactions before that end are still open, or they are.
+    pub fn begin_to(&mut self, partition: i32, end: i64) -> Result<(), Unavailable> {
+        let Range { start: low, end: stable } = self.log(&self.reader, partition)?;
+        // An end-of-partition event only says "stable end". From here on that lies behind the end, so the event can be
+        // trusted.
         if stable < end {
             return Err(Unavailable(format!(
                 "{} [{partition}] has an open transaction: stable to {stable}, ends at {end}",
                 self.topic
             )));
         }
-        if low == end {
+        if low == stable {
             self.done.insert(partition);
-            return Ok(end);
+            return Ok(());
         }
-        self.reading.insert(partition, Offset::Beginning);
-        self.reassign().map_err(|error| Unavailable(format!("{} [{partition}]: {error}", self.topic)))?;
-        Ok(end)
+        self.reading.insert(partition, Reading { next: low, end });
+        self.reassign().map_err(|error| Unavailable(format!("{} [{partition}]: {error}", self.topic)))
+    }
+
+    fn log(&self, consumer: &BaseConsumer<Plain>, partition: i32) -> Result<Range<i64>, Unavailable> {
+        ask::log(consumer, &self.topic, partition, ask::SHORT)
     }
 
     /// How many partitions the topic has.
@@ -103,7 +113,7 @@ impl TableReader {
     /// # Errors
     /// When Kafka does not tell in time.
     pub fn partitions(&self) -> Result<i32, Unavailable> {
-        count_partitions(&self.probe, &self.topic)
+        ask::partitions(&self.probe, &self.topic, ask::SHORT)
     }
 
     /// Stops to read a partition.
@@ -118,6 +128,12 @@ impl TableReader {
         }
     }
 
+    /// Offsets that are still to be read, by partition.
+    pub fn remaining(&self) -> BTreeMap<i32, u64> {
+        let remaining = |reading: &Reading| u64::try_from(reading.end - reading.next).unwrap_or_default();
+        self.reading.iter().map(|(partition, reading)| (*partition, remaining(reading))).collect()
+    }
+
     /// Serves the events of idle clients.
     pub fn serve(&self) {
         let _ = self.probe.poll(Duration::ZERO);
@@ -128,8 +144,8 @@ impl TableReader {
 
     fn reassign(&self) -> Result<(), KafkaError> {
         let mut assignment = TopicPartitionList::new();
-        for (partition, offset) in &self.reading {
-            assignment.add_partition_offset(&self.topic, *partition, *offset)?;
+        for (partition, Reading { next, .. }) in &self.reading {
+            assignment.add_partition_offset(&self.topic, *partition, Offset::Offset(*next))?;
         }
         self.reader.assign(&assignment)?;
         // A partition that was paused when its last restore ended may be among them.
@@ -147,10 +163,10 @@ impl TableReader {
         match self.reader.poll(timeout) {
             None => Ok(Restored::Nothing),
             Some(Ok(message)) => {
-                let Some(position) = self.reading.get_mut(&message.partition()) else {
+                let Some(reading) = self.reading.get_mut(&message.partition()) else {
                     return Ok(Restored::Nothing);
                 };
-                *position = Offset::Offset(message.offset() + 1);
+                reading.next = message.offset() + 1;
                 take(message.partition(), message.key().unwrap_or_default(), message.payload());
                 Ok(Restored::Record)
             }

@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rdkafka::ClientConfig;
 use rdkafka::admin::{
     AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier, TopicReplication,
 };
-use rdkafka::client::DefaultClientContext;
-use rdkafka::config::FromClientConfig;
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
-use super::client;
+use super::client::{self, Plain};
+use super::{Reasons, Unavailable, auth};
 use crate::config::Kafka;
 
 const ANSWER: Duration = Duration::from_secs(15);
@@ -63,6 +65,15 @@ pub struct Found {
     pub replicas: usize,
     /// Its settings, defaults included; empty where the brokers do not tell.
     pub settings: BTreeMap<String, String>,
+}
+
+impl Found {
+    /// How long its tombstones are kept, where it is compacted and that is known.
+    pub fn tombstones_kept(&self) -> Option<Duration> {
+        let setting = |name| self.settings.get(name);
+        setting("cleanup.policy").filter(|policy| policy.contains("compact"))?;
+        Some(Duration::from_millis(setting("delete.retention.ms")?.parse().ok()?))
+    }
 }
 
 /// A difference between what a topic is and what it should be.
@@ -171,7 +182,9 @@ pub fn differences(wanted: &[Wanted], found: &BTreeMap<String, Found>) -> Vec<Di
             name,
             true,
             format!(
-                "has {} partitions, raw has {}: a device's state must lie in the partition of its records; recreate it",
+                "has {} partitions, raw has {}: a device's state must lie in the partition of its records; recreate it \
+                 where it is new; where partitions were added to one of them, create new topics (kafka.topics) and map \
+                 them afresh",
                 state.partitions, raw.partitions
             ),
         );
@@ -189,7 +202,10 @@ pub fn differences(wanted: &[Wanted], found: &BTreeMap<String, Found>) -> Vec<Di
 
 /// Asks Kafka for topics and their settings, and creates them.
 pub struct Admin {
-    client: Arc<AdminClient<DefaultClientContext>>,
+    client: AdminClient<Plain>,
+    /// Asks for metadata: it also hears why there are none.
+    consumer: Arc<BaseConsumer<Reasons>>,
+    config: ClientConfig,
 }
 
 impl Admin {
@@ -198,19 +214,27 @@ impl Admin {
     /// # Errors
     /// When librdkafka refuses the configuration.
     pub fn connect(kafka: &Kafka, client_id: &str) -> Result<Self, KafkaError> {
-        let client = AdminClient::from_config(&client::common(kafka, &format!("{client_id}-admin")))?;
-        Ok(Self { client: Arc::new(client) })
+        let client_id = format!("{client_id}-admin");
+        let config = client::common(kafka, &client_id);
+        let client = AdminClient::from_config_and_context(&config, Plain)?;
+        // librdkafka wants the name of a group; none is joined. A question must not create a topic.
+        let mut settings = client::reader(kafka, &client_id, "rollcall-restore");
+        let consumer = client::consumer(settings.set("allow.auto.create.topics", "false"), Reasons::default())?;
+        Ok(Self { client, consumer: Arc::new(consumer), config })
     }
 
     /// Partitions, replicas and settings of those of the wanted topics that exist.
     ///
     /// # Errors
     /// When Kafka does not answer.
-    pub async fn describe(&self, wanted: &[Wanted]) -> Result<BTreeMap<String, Found>, KafkaError> {
-        let client = self.client.clone();
+    pub async fn describe(&self, wanted: &[Wanted]) -> Result<BTreeMap<String, Found>, Unavailable> {
+        self.authenticate();
+        let consumer = self.consumer.clone();
         // On a thread of its own, so that whoever waits for it can be asked to stop.
-        let asked = tokio::task::spawn_blocking(move || client.inner().fetch_metadata(None, FIRST_ANSWER));
-        let metadata = asked.await.unwrap_or(Err(KafkaError::Canceled))?;
+        let asked = tokio::task::spawn_blocking(move || {
+            consumer.fetch_metadata(None, FIRST_ANSWER).map_err(|error| Unavailable(Reasons::of(&consumer, &error)))
+        });
+        let metadata = asked.await.unwrap_or_else(|_| Err(Unavailable("canceled".to_owned())))?;
         let is_wanted = |name: &str| wanted.iter().any(|topic| topic.name == name);
         let existing = metadata.topics().iter().filter(|topic| topic.error().is_none() && is_wanted(topic.name()));
         let mut found: BTreeMap<_, _> = existing
@@ -226,7 +250,8 @@ impl Admin {
         if resources.is_empty() {
             return Ok(found);
         }
-        for resource in self.client.describe_configs(&resources, &options()).await? {
+        let described = self.client.describe_configs(&resources, &options()).await;
+        for resource in described.map_err(|error| Unavailable(error.to_string()))? {
             match resource {
                 Ok(resource) => {
                     let OwnedResourceSpecifier::Topic(name) = resource.specifier else { continue };
@@ -235,10 +260,35 @@ impl Admin {
                         found.settings = entries.collect();
                     }
                 }
-                Err(code) => tracing::warn!(%code, "the settings of a topic cannot be read; they are not checked"),
+                Err(code) => tracing::debug!(%code, "the settings of a topic cannot be read"),
             }
         }
         Ok(found)
+    }
+
+    /// What is different, with the topics as they are.
+    ///
+    /// # Errors
+    /// When Kafka does not answer.
+    pub async fn examine(&self, wanted: &[Wanted]) -> Result<(BTreeMap<String, Found>, Vec<Difference>), Unavailable> {
+        let found = self.describe(wanted).await?;
+        let mut differences = differences(wanted, &found);
+        for difference in differences.iter_mut().filter(|difference| !found.contains_key(&difference.topic)) {
+            let (consumer, topic) = (self.consumer.clone(), difference.topic.clone());
+            let asked = tokio::task::spawn_blocking(move || {
+                let metadata = consumer.fetch_metadata(Some(&topic), FIRST_ANSWER).ok()?;
+                metadata.topics().iter().find_map(|topic| topic.error()).map(Code::from)
+            });
+            // One that may not be seen looks like one that is not there, until it is asked for by its name.
+            if let Ok(Some(code @ Code::TopicAuthorizationFailed)) = asked.await {
+                difference.message = format!("may not be seen by this client ({code}); allow it Describe (ACLs)");
+            }
+        }
+        for name in found.iter().filter(|(_, found)| found.settings.is_empty()).map(|(name, _)| name) {
+            let message = "its settings may not be read: they are not checked; allow DescribeConfigs (ACLs)".to_owned();
+            differences.push(Difference { topic: name.clone(), message, breaks: false });
+        }
+        Ok((found, differences))
     }
 
     /// Creates those of the wanted topics that do not exist and waits until they are known, for the brokers tell each
@@ -247,7 +297,7 @@ impl Admin {
     ///
     /// # Errors
     /// When Kafka does not answer, or refuses one of them.
-    pub async fn create(&self, wanted: &[Wanted], replicas: i32) -> Result<Vec<String>, KafkaError> {
+    pub async fn create(&self, wanted: &[Wanted], replicas: i32) -> Result<Vec<String>, Unavailable> {
         let existing = self.describe(wanted).await?;
         let missing = wanted.iter().filter(|topic| !existing.contains_key(&topic.name));
         let (mut last, first): (Vec<_>, Vec<_>) = missing.cloned().partition(|topic| topic.role == Role::DeadLetters);
@@ -269,8 +319,14 @@ impl Admin {
         Ok(first.into_iter().chain(last).map(|topic| topic.name).collect())
     }
 
+    /// Nobody polls an admin client: it has to be given each token.
+    fn authenticate(&self) {
+        auth::authenticate(&self.config, self.client.inner());
+        auth::authenticate(&self.config, self.consumer.client());
+    }
+
     /// The largest record that the raw topic takes, in bytes.
-    async fn largest_raw(&self, wanted: &[Wanted]) -> Result<u64, KafkaError> {
+    async fn largest_raw(&self, wanted: &[Wanted]) -> Result<u64, Unavailable> {
         for _ in 0..50 {
             let found = self.describe(wanted).await?;
             let raw = wanted.iter().find(|topic| topic.role == Role::Raw).and_then(|topic| found.get(&topic.name));
@@ -279,10 +335,12 @@ impl Admin {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        Err(KafkaError::AdminOp(Code::UnknownTopicOrPartition))
+        let raw = wanted.iter().find(|topic| topic.role == Role::Raw).map_or("", |topic| &topic.name);
+        let allow = "allow this client Describe and DescribeConfigs on it (ACLs)";
+        Err(Unavailable(format!("max.message.bytes of {raw} is not told: {allow}")))
     }
 
-    async fn create_all(&self, topics: &[Wanted], replicas: i32) -> Result<(), KafkaError> {
+    async fn create_all(&self, topics: &[Wanted], replicas: i32) -> Result<(), Unavailable> {
         let topics: Vec<_> = topics
             .iter()
             .map(|topic| {
@@ -293,13 +351,11 @@ impl Admin {
         if topics.is_empty() {
             return Ok(());
         }
-        for result in self.client.create_topics(&topics, &options()).await? {
+        let created = self.client.create_topics(&topics, &options()).await;
+        for result in created.map_err(|error| Unavailable(error.to_string()))? {
             match result {
                 Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}
-                Err((name, code)) => {
-                    tracing::error!(topic = name, %code, "the topic cannot be created");
-                    return Err(KafkaError::AdminOp(code));
-                }
+                Err((name, code)) => return Err(Unavailable(format!("{name} cannot be created: {code}"))),
             }
         }
         Ok(())

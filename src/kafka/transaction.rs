@@ -4,17 +4,21 @@
 //! transaction timeout), abort, start over with a new producer, or end. Delivery reports are always drained before a
 //! commit or an abort: undrained, a commit costs 100 ms and an abort hangs for its whole timeout.
 
+use std::error::Error;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
-use rdkafka::client::ClientContext;
-use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::client::{ClientContext, OAuthToken};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::topic_partition_list::TopicPartitionList;
+
+use super::statistics::{self, Tell};
+use super::{auth, client};
 
 /// Why a transactional step failed, by what follows from it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,20 +43,41 @@ pub struct Message<'a> {
     pub topic: &'a str,
     /// `None` leaves it to the configured partitioner, murmur2.
     pub partition: Option<i32>,
+    /// Milliseconds since the epoch; `None` is now.
+    pub timestamp: Option<i64>,
     pub key: Option<&'a [u8]>,
     pub value: Option<&'a [u8]>,
     pub headers: &'a [(String, Option<Vec<u8>>)],
 }
 
-/// Keeps the first delivery that failed.
-#[derive(Default)]
+/// Keeps the first delivery that failed, and its topic.
 struct Deliveries {
-    failed: Mutex<Option<KafkaError>>,
+    failed: Mutex<Option<(String, KafkaError)>>,
+    /// Which topic the transaction may not write to: told in a line of the log, and nowhere else.
+    denied: Mutex<Option<String>>,
+    tell: Tell,
 }
 
 impl ClientContext for Deliveries {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, source: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        auth::token(source)
+    }
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        if facility == "ADDPARTS" && message.contains("authorization failed") {
+            *self.denied.lock().unwrap_or_else(PoisonError::into_inner) = Some(message.to_owned());
+        }
+        client::log(level, facility, message);
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
-        super::client::note(&error, reason);
+        client::note(&error, reason);
+    }
+
+    fn stats_raw(&self, json: &[u8]) {
+        statistics::hear(json, &self.tell);
     }
 }
 
@@ -60,9 +85,9 @@ impl ProducerContext for Deliveries {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, _: ()) {
-        if let Err((error, _)) = result {
+        if let Err((error, message)) = result {
             let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-            failed.get_or_insert_with(|| error.clone());
+            failed.get_or_insert_with(|| (message.topic().to_owned(), error.clone()));
         }
     }
 }
@@ -72,18 +97,20 @@ pub struct TransactionalProducer {
     config: ClientConfig,
     /// Longest that one step may take: the transaction timeout.
     timeout: Duration,
+    /// Told the statistics of this producer and of those that replace it.
+    tell: Tell,
     producer: BaseProducer<Deliveries>,
 }
 
 impl TransactionalProducer {
     /// A producer by `config`, not yet initialised: [`initialise`](Self::initialise) or [`renew`](Self::renew) is the
-    /// first call.
+    /// first call. `tell` is told its statistics.
     ///
     /// # Errors
     /// When librdkafka refuses the configuration.
-    pub fn new(config: ClientConfig, timeout: Duration) -> Result<Self, KafkaError> {
-        let producer = create(&config)?;
-        Ok(Self { config, timeout, producer })
+    pub fn new(config: ClientConfig, timeout: Duration, tell: Tell) -> Result<Self, KafkaError> {
+        let producer = create(&config, &tell)?;
+        Ok(Self { config, timeout, tell, producer })
     }
 
     /// Initialises the producer, and tries again while Kafka cannot be reached, until `is_stopped`.
@@ -109,10 +136,13 @@ impl TransactionalProducer {
     /// # Errors
     /// [`Setback::Renew`] while Kafka cannot be reached, [`Setback::Fatal`] where it refuses.
     pub fn renew(&mut self) -> Result<(), Setback> {
-        self.producer = create(&self.config).map_err(|error| Setback::Fatal(error.to_string()))?;
+        self.producer = create(&self.config, &self.tell).map_err(|error| Setback::Fatal(error.to_string()))?;
         match self.producer.init_transactions(self.timeout) {
             Ok(()) => Ok(()),
-            Err(error) if is_refusal(&error) => Err(Setback::Fatal(describe("init_transactions", &error))),
+            Err(error) if is_refusal(&error) => {
+                let id = self.config.get("transactional.id").unwrap_or_default();
+                Err(Setback::Fatal(describe(&format!("init_transactions of {id:?}"), &error)))
+            }
             Err(error) => Err(Setback::Renew(describe("init_transactions", &error))),
         }
     }
@@ -136,6 +166,7 @@ impl TransactionalProducer {
         }
         let mut record = BaseRecord::<[u8], [u8]>::to(message.topic).headers(headers);
         record.partition = message.partition;
+        record.timestamp = message.timestamp;
         record.key = message.key;
         record.payload = message.value;
         let deadline = Instant::now() + self.timeout;
@@ -158,16 +189,21 @@ impl TransactionalProducer {
         }
     }
 
-    /// Adds the offsets to go on from, guarded by the group's generation.
+    /// Adds the offsets to go on from, guarded by the group's generation; `guard` tells both.
     ///
     /// # Errors
     /// See [`Setback`].
-    pub fn send_offsets(&mut self, offsets: &TopicPartitionList, group: &ConsumerGroupMetadata) -> Result<(), Setback> {
+    pub fn send_offsets(
+        &mut self,
+        guard: impl FnOnce() -> Result<(TopicPartitionList, ConsumerGroupMetadata), Setback>,
+    ) -> Result<(), Setback> {
         self.drain(self.timeout)?;
+        // Asked as late as can be: while another member joins, the group refuses the generation of a moment ago.
+        let (offsets, group) = guard()?;
         let deadline = Instant::now() + self.timeout;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            match self.producer.send_offsets_to_transaction(offsets, group, left) {
+            match self.producer.send_offsets_to_transaction(&offsets, &group, left) {
                 Ok(()) => return Ok(()),
                 Err(error) if is_retriable(&error) && Instant::now() < deadline => self.pause(),
                 Err(error) => return Err(self.classify("send_offsets_to_transaction", &error)),
@@ -240,12 +276,23 @@ impl TransactionalProducer {
         }
         match self.take_failure() {
             None => Ok(()),
-            Some(error) => Err(self.classify("delivery", &error)),
+            Some((topic, error)) => Err(self.classify(&format!("delivery to {topic}"), &self.cause(error))),
         }
     }
 
-    fn take_failure(&self) -> Option<KafkaError> {
+    fn take_failure(&self) -> Option<(String, KafkaError)> {
         self.producer.context().failed.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Records of a transaction that has failed are purged. Why it failed, a call tells that it refuses.
+    fn cause(&self, error: KafkaError) -> KafkaError {
+        if error.rdkafka_error_code() != Some(Code::PurgeQueue) {
+            return error;
+        }
+        match self.producer.begin_transaction() {
+            Err(KafkaError::Transaction(cause)) if cause.txn_requires_abort() => KafkaError::Transaction(cause),
+            _ => error,
+        }
     }
 
     fn pause(&self) {
@@ -257,7 +304,11 @@ impl TransactionalProducer {
         let is_fatal = matches!(error, KafkaError::Transaction(error) if error.is_fatal())
             || self.producer.client().fatal_error().is_some();
         if is_refusal(error) {
-            Setback::Fatal(described)
+            let denied = self.producer.context().denied.lock().unwrap_or_else(PoisonError::into_inner).take();
+            Setback::Fatal(match denied {
+                Some(topic) => format!("{described} ({topic})"),
+                None => described,
+            })
         } else if is_fatal {
             Setback::Renew(described)
         } else {
@@ -266,8 +317,8 @@ impl TransactionalProducer {
     }
 }
 
-fn create(config: &ClientConfig) -> Result<BaseProducer<Deliveries>, KafkaError> {
-    BaseProducer::from_config_and_context(config, Deliveries::default())
+fn create(config: &ClientConfig, tell: &Tell) -> Result<BaseProducer<Deliveries>, KafkaError> {
+    client::connect(config, Deliveries { failed: Mutex::default(), denied: Mutex::default(), tell: tell.clone() })
 }
 
 fn is_retriable(error: &KafkaError) -> bool {

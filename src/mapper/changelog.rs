@@ -8,12 +8,16 @@ use std::sync::LazyLock;
 use apache_avro::Schema;
 use serde::{Deserialize, Serialize};
 
+use super::port::{Destination, Output};
 use super::state::{DeviceState, Known, Life, Removal, Rendering};
 use crate::avro::{DecodeError, SingleObject, embedded};
 use crate::profile::{Fingerprint, MAPPING_VERSION, Profile};
-use crate::record::Digest;
+use crate::record::{Digest, RawRecord};
 
 static SCHEMA: LazyLock<Schema> = LazyLock::new(|| embedded(include_str!("../../schemas/device-state.avsc")));
+/// Those that releases wrote with, the oldest first. A release that changes the schema adds its predecessor's.
+static PAST: LazyLock<[Schema; 1]> =
+    LazyLock::new(|| [include_str!("../../schemas/released/0.1.0/device-state.avsc")].map(embedded));
 
 /// Why a record of the state topic cannot be taken over. The partition is left alone then.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,7 +63,26 @@ impl Changelog {
     /// # Errors
     /// None with the embedded schema.
     pub fn new(profile: Profile) -> Result<Self, apache_avro::Error> {
-        Ok(Self { profile, format: SingleObject::new(&SCHEMA)? })
+        Self::reading(profile, &*PAST)
+    }
+
+    fn reading(profile: Profile, past: &'static [Schema]) -> Result<Self, apache_avro::Error> {
+        let format = past.iter().try_fold(SingleObject::new(&SCHEMA)?, SingleObject::reading)?;
+        Ok(Self { profile, format })
+    }
+
+    /// The record of the state topic that says `state` of the device that `record` is about.
+    ///
+    /// # Errors
+    /// None that a state can cause.
+    pub fn record(&self, record: &RawRecord<'_>, state: &DeviceState) -> Result<Output, apache_avro::Error> {
+        Ok(Output {
+            destination: Destination::State,
+            partition: record.partition,
+            key: record.key.map(<[u8]>::to_vec),
+            value: Some(self.encode(state)?),
+            headers: Vec::new(),
+        })
     }
 
     /// The value of a state record.
@@ -68,7 +91,7 @@ impl Changelog {
     /// None that a state can cause.
     pub fn encode(&self, state: &DeviceState) -> Result<Vec<u8>, apache_avro::Error> {
         let (known, device, removed) = match &state.life {
-            Life::Present(rendering) => (Some(rendering.known), Some(rendering.device.to_string()), None),
+            Life::Present(rendering) => (rendering.known, Some(rendering.device.to_string()), None),
             Life::Gone(removal) => (None, None, Some(*removal)),
         };
         let written = Written {
@@ -101,7 +124,7 @@ impl Changelog {
         }
         let life = match (written.device, written.removed) {
             (Some(device), None) => Life::Present(Rendering {
-                known: Known { digest: Digest(written.digest), fingerprint: Fingerprint(written.fingerprint) },
+                known: Some(Known { digest: Digest(written.digest), fingerprint: Fingerprint(written.fingerprint) }),
                 device: device.into(),
             }),
             (None, Some(removal)) => Life::Gone(removal),
@@ -120,6 +143,8 @@ impl Changelog {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn state(life: Life) -> DeviceState {
@@ -135,7 +160,7 @@ mod tests {
 
     fn present() -> DeviceState {
         state(Life::Present(Rendering {
-            known: Known { digest: Digest([7; 16]), fingerprint: Fingerprint(-5) },
+            known: Some(Known { digest: Digest([7; 16]), fingerprint: Fingerprint(-5) }),
             device: r#"{"uid":"i-1"}"#.into(),
         }))
     }
@@ -145,6 +170,38 @@ mod tests {
         let changelog = Changelog::new(Profile::Sekoia).unwrap();
         for state in [present(), state(Life::Gone(Removal::Absent)), state(Life::Gone(Removal::Terminated))] {
             assert_eq!(changelog.decode(&changelog.encode(&state).unwrap()), Ok(state));
+        }
+    }
+
+    #[test]
+    fn what_an_older_release_wrote_is_read() {
+        // One that knew no removed devices, and kept something that is dropped since.
+        let mut older: serde_json::Value =
+            serde_json::from_str(include_str!("../../schemas/device-state.avsc")).unwrap();
+        let fields = older["fields"].as_array_mut().unwrap();
+        fields.retain(|field| field["name"] != "removed");
+        fields.insert(0, serde_json::json!({"name": "dropped", "type": "string"}));
+        let older: &'static [Schema] = vec![embedded(&older.to_string())].leak();
+
+        let changelog = Changelog::reading(Profile::Sekoia, older).unwrap();
+        let today = changelog.encode(&present()).unwrap();
+        // Behind the header: the member that was dropped since, then as today without the last member, one byte of null.
+        let header = crate::avro::single_object_header(&older[0]);
+        let written = [&header, [2, b'x'].as_slice(), &today[header.len()..today.len() - 1]].concat();
+        assert_eq!(changelog.decode(&written), Ok(present()));
+        assert!(matches!(
+            Changelog::new(Profile::Sekoia).unwrap().decode(&written),
+            Err(StateError::Unreadable(DecodeError::NewerFormat(_)))
+        ));
+    }
+
+    #[test]
+    fn every_schema_that_was_released_is_embedded() {
+        let released = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/released")).unwrap();
+        for release in released {
+            let path = release.unwrap().path().join("device-state.avsc");
+            let schema = std::fs::read_to_string(&path).unwrap();
+            assert!(PAST.contains(&embedded(&schema)), "{}", path.display());
         }
     }
 
@@ -161,5 +218,28 @@ mod tests {
             changelog.decode(&good[..good.len() - 3]),
             Err(StateError::Unreadable(DecodeError::Damaged(_)))
         ));
+    }
+
+    fn any_life() -> impl Strategy<Value = Life> {
+        let present = (any::<[u8; 16]>(), any::<i64>(), any::<String>()).prop_map(|(digest, fingerprint, device)| {
+            let known = Known { digest: Digest(digest), fingerprint: Fingerprint(fingerprint) };
+            Life::Present(Rendering { known: Some(known), device: device.into() })
+        });
+        prop_oneof![present, Just(Life::Gone(Removal::Absent)), Just(Life::Gone(Removal::Terminated))]
+    }
+
+    proptest! {
+        #[test]
+        fn any_state_is_read_as_it_was_written(
+            life in any_life(),
+            [revision, observed_at, raw_offset, first_seen, last_change]: [i64; 5],
+        ) {
+            let state = DeviceState { revision, observed_at, raw_offset, first_seen, last_change, life };
+            for profile in Profile::ALL {
+                let changelog = Changelog::new(profile).unwrap();
+                let written = changelog.encode(&state).unwrap();
+                prop_assert_eq!(changelog.decode(&written), Ok(state.clone()));
+            }
+        }
     }
 }

@@ -9,18 +9,30 @@ use crate::record::RawRecord;
 /// The longest `error` header, in bytes: what the dead-letter topic must hold beyond a raw record is bounded by it.
 const MAX_ERROR_BYTES: usize = 4096;
 
+/// Header: the topic that the rejected record lies in.
+pub const RAW_TOPIC: &str = "raw-topic";
+/// Header: Kafka's time of the rejected record, RFC 3339.
+pub const RAW_TIMESTAMP: &str = "raw-timestamp";
+/// Header: when it was rejected, RFC 3339.
+pub const FAILED_AT: &str = "failed-at";
+/// The headers that a dead letter has beside those of its record.
+pub const OWN_HEADERS: [&str; 7] =
+    ["error-kind", "error", RAW_TOPIC, "raw-partition", "raw-offset", RAW_TIMESTAMP, FAILED_AT];
+
 /// The record as it came, with what is wrong with it and where it lay.
 pub fn dead_letter(record: &RawRecord<'_>, rejection: &Rejection, raw_topic: &str, now_ms: i64) -> Output {
     let mut error = rejection.to_string();
     error.truncate(error.floor_char_boundary(MAX_ERROR_BYTES));
-    let own = [
-        ("error-kind", rejection.kind().to_owned()),
-        ("error", error),
-        ("raw-topic", raw_topic.to_owned()),
-        ("raw-partition", record.partition.to_string()),
-        ("raw-offset", record.offset.to_string()),
-        ("failed-at", rfc3339_ms(now_ms)),
+    let told = [
+        rejection.kind().to_owned(),
+        error,
+        raw_topic.to_owned(),
+        record.partition.to_string(),
+        record.offset.to_string(),
+        rfc3339_ms(record.timestamp_ms),
+        rfc3339_ms(now_ms),
     ];
+    let own = OWN_HEADERS.into_iter().zip(told);
     let original = record.headers.iter().map(|(name, value)| ((*name).to_owned(), value.map(<[u8]>::to_vec)));
     Output {
         destination: Destination::DeadLetters,

@@ -7,8 +7,8 @@ use chrono::DateTime;
 use super::state::{DeviceState, Devices, Known, Life, Rendering};
 pub use crate::profile::change::{Change, Removal};
 use crate::profile::diff::FieldChange;
-use crate::profile::{Device, Mapping, Scope, TERMINATED};
-use crate::record::{AWS_ACCOUNT, AWS_REGION, Digest, LAST_SEEN, REASON, RawRecord, partition_for};
+use crate::profile::{Device, Fingerprint, Mapping, Scope, TERMINATED};
+use crate::record::{AWS_ACCOUNT, AWS_REGION, Digest, Glance, LAST_SEEN, REASON, RawRecord, partition_for};
 
 /// Why a record is a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,7 +54,7 @@ pub enum Decision {
     /// Nothing: what it says is known.
     Unchanged,
     /// Nothing, and records like this one need not be looked at again: they render to the device that is known.
-    Same(Known),
+    Same(Glance),
     /// Nothing: it is older than what the device's last event was made from.
     Stale,
     /// An event.
@@ -76,6 +76,8 @@ pub struct Emission {
     pub device: Device,
     /// The device's state from now on.
     pub state: DeviceState,
+    /// Of the record, where it renders to that state.
+    pub glance: Option<Glance>,
 }
 
 /// What decides beside the record and the state.
@@ -83,10 +85,19 @@ pub struct Emission {
 pub struct Rules {
     /// How instances are rendered.
     pub mapping: Mapping,
+    /// Of the mapping.
+    fingerprint: Fingerprint,
     /// Partitions of the raw topic.
     pub partitions: i32,
     /// Largest value that is parsed, in bytes.
     pub max_record_bytes: usize,
+}
+
+impl Rules {
+    /// Those of a raw topic with so many partitions.
+    pub fn new(mapping: Mapping, partitions: i32, max_record_bytes: usize) -> Self {
+        Self { fingerprint: mapping.fingerprint(), mapping, partitions, max_record_bytes }
+    }
 }
 
 /// Decides on one record. `unreadable` is called with the path of each member that had to be taken for absent.
@@ -95,16 +106,18 @@ pub fn decide(rules: &Rules, record: &RawRecord<'_>, devices: &Devices, unreadab
         Ok(key) => key,
         Err(rejection) => return Decision::Reject(rejection),
     };
-    let state = devices.get(key);
     let Some(value) = record.value else {
         let is_told = record.header(REASON) == Some(TERMINATED);
-        return removed(rules, record, state, if is_told { Removal::Terminated } else { Removal::Absent });
+        return removed(rules, record, devices.get(key), if is_told { Removal::Terminated } else { Removal::Absent });
     };
     let scope = Scope { account: record.header(AWS_ACCOUNT), region: record.header(AWS_REGION) };
-    let known =
-        Known { digest: Digest::of(value, scope.account, scope.region), fingerprint: rules.mapping.fingerprint() };
-    if state.is_some_and(|state| state.renders_from(known)) {
+    let glance = Glance::of(value, scope.account, scope.region);
+    if devices.recognises(key, glance) {
         return Decision::Unchanged;
+    }
+    let known = Known { digest: Digest::of(value, scope.account, scope.region), fingerprint: rules.fingerprint };
+    if devices.renders_from(key, known) {
+        return Decision::Same(glance);
     }
     let text = match std::str::from_utf8(value) {
         Ok(text) => text,
@@ -135,10 +148,10 @@ pub fn decide(rules: &Rules, record: &RawRecord<'_>, devices: &Devices, unreadab
     }
     reading.unreadable(unreadable);
     if reading.instance.state_name() == Some(TERMINATED) {
-        return removed(rules, record, state, Removal::Terminated);
+        return removed(rules, record, devices.get(key), Removal::Terminated);
     }
     let device = rules.mapping.render(key, &reading, scope);
-    seen(&rules.mapping, record, state, known, device)
+    seen(&rules.mapping, record, devices.get(key), (known, glance), device)
 }
 
 /// What can be said of a record without its value's meaning; its key.
@@ -162,8 +175,8 @@ fn check_envelope<'a>(rules: &Rules, record: &RawRecord<'a>) -> Result<&'a str, 
 fn seen(
     mapping: &Mapping,
     record: &RawRecord<'_>,
-    state: Option<&DeviceState>,
-    known: Known,
+    state: Option<DeviceState>,
+    (known, glance): (Known, Glance),
     device: Device,
 ) -> Decision {
     let observed_at = record.observed_at_ms();
@@ -184,9 +197,9 @@ fn seen(
             Life::Present(last) => {
                 let fields = mapping.differences(&last.device, &json);
                 if fields.is_empty() {
-                    return Decision::Same(known);
+                    return Decision::Same(glance);
                 }
-                let (change, last_change) = if last.known.digest == known.digest {
+                let (change, last_change) = if last.known.is_some_and(|last| last.digest == known.digest) {
                     (Change::Remapped, state.last_change)
                 } else {
                     (Change::Updated, observed_at)
@@ -195,20 +208,21 @@ fn seen(
             }
         },
     };
-    let life = Life::Present(Rendering { known, device: json.into() });
+    let life = Life::Present(Rendering { known: Some(known), device: json.into() });
     Decision::Emit(Box::new(Emission {
         change,
         fields,
         last_seen: observed_at,
         device,
         state: DeviceState { revision, observed_at, raw_offset: record.offset, first_seen, last_change, life },
+        glance: Some(glance),
     }))
 }
 
 /// The instance is gone.
-fn removed(rules: &Rules, record: &RawRecord<'_>, state: Option<&DeviceState>, reason: Removal) -> Decision {
+fn removed(rules: &Rules, record: &RawRecord<'_>, state: Option<DeviceState>, reason: Removal) -> Decision {
     let observed_at = record.observed_at_ms();
-    let Some((state, last)) = state.and_then(|state| Some((state, state.present()?))) else {
+    let Some((state, last)) = state.as_ref().and_then(|state| Some((state, state.present()?))) else {
         return Decision::Unchanged;
     };
     if observed_at < state.observed_at {
@@ -239,6 +253,7 @@ fn removed(rules: &Rules, record: &RawRecord<'_>, state: Option<&DeviceState>, r
             last_change: observed_at,
             life: Life::Gone(reason),
         },
+        glance: None,
     }))
 }
 

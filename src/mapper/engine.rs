@@ -14,24 +14,40 @@
 //!        └──── keep, drop or restore ◀── renew (outcome unknown)
 //! ```
 
+mod consider;
+mod lag;
 mod partitions;
+mod place;
+mod progress;
 mod setbacks;
 
+pub(crate) use setbacks::backoff;
+
 use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::budget::{Budget, Exceeded, Share};
 use super::changelog::Changelog;
-use super::dead_letter::{Breaker, BreakerLimits, dead_letter};
-use super::decide::{Decision, Rules, decide};
-use super::event;
-use super::observer::Observer;
-use super::port::{Destination, Fatal, Output, Port, Setback};
-use super::state::{DeviceState, Devices, Known};
+use super::dead_letter::{Breaker, BreakerLimits};
+use super::decide::Rules;
+use super::observer::{Census, LagSeries, Observer};
+use super::port::{Committed, Destination, Fatal, Output, Port, Setback};
+use super::state::Devices;
+use super::tally::{Tally, Told};
 use crate::profile::encode::Encoder;
 use crate::record::RawRecord;
+use crate::status::{PartitionStanding, Reason};
 use tokio_util::sync::CancellationToken;
 
-/// How long an engine that is restoring waits for a record between two slices.
+use consider::{Effects, Memory, Mind};
+pub(super) use lag::Lag;
+use lag::Reading;
+pub(super) use progress::Progress;
+use progress::Restores;
+
+/// How long an engine whose restores wait for Kafka waits for a record.
 const BETWEEN_SLICES: Duration = Duration::from_millis(2);
 /// Records between two looks at restores and rebalances, at most.
 const RECORDS_A_TURN: usize = 500;
@@ -55,6 +71,33 @@ pub struct Settings {
     pub gone_retention: Duration,
     /// When to stop rejecting.
     pub breaker: BreakerLimits,
+    /// The memory for devices, shared by the engines of the process.
+    pub budget: Arc<Budget>,
+    /// How long the raw topic keeps tombstones, where it is compacted.
+    pub tombstones_kept: Option<Duration>,
+    /// What becomes of a partition that cannot go on.
+    pub stuck: Stuck,
+    /// What becomes of a partition whose offset is gone.
+    pub lost_offsets: LostOffsets,
+}
+
+/// What becomes of a partition that cannot go on by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stuck {
+    /// It is held for somebody to look, and the others go on.
+    Held,
+    /// All end: somebody is looking.
+    Ends,
+}
+
+/// What becomes of a partition whose devices are known, but not where to go on; or whose records there are deleted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LostOffsets {
+    /// All end: going on could skip something.
+    #[default]
+    Stop,
+    /// Somebody has looked: it goes on behind the last record that its devices were made from.
+    FromState,
 }
 
 /// One member of the mapper's consumer group.
@@ -65,19 +108,31 @@ pub struct Engine<P> {
     owned: BTreeMap<i32, Partition>,
     batch: Option<Batch>,
     setbacks: u32,
+    restores: Restores,
+    /// How far they were at the last look.
+    progress: Option<Progress>,
+    /// Whether the last slice of the restores ended though there was more to read.
+    is_behind: bool,
 }
 
 /// The open transaction.
 struct Batch {
     opened: Instant,
-    records: usize,
     bytes: usize,
+    /// What its records came to.
+    tally: Tally,
 }
 
 /// A raw partition and its state partition.
 struct Partition {
     phase: Phase,
     devices: Devices,
+    /// The memory that the devices take.
+    share: Share,
+    /// Why what the state topic says last under a key cannot be taken over.
+    unreadable: BTreeMap<Box<[u8]>, Reason>,
+    /// What the restore found out.
+    found: Found,
     /// Where the group stands.
     committed: Option<i64>,
     /// Where the open transaction will put it; `None` while it has no record of this partition.
@@ -85,6 +140,20 @@ struct Partition {
     /// The latest observation that told something of a device of this partition, milliseconds since the epoch.
     record_time: i64,
     breaker: Breaker,
+    reading: Reading,
+    /// Shown from the first time that Kafka has told where the partition ends.
+    lag: Option<LagSeries>,
+}
+
+/// What is known of a partition before its first record is mapped.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Found {
+    /// Where the group stands.
+    committed: Option<Committed>,
+    /// From where to where the raw partition is kept.
+    log: Range<i64>,
+    /// The last raw record that one of the devices was made from.
+    last_written: Option<i64>,
 }
 
 /// What a partition is doing.
@@ -98,17 +167,37 @@ enum Phase {
     Running,
     /// Nothing: somebody must look first.
     Held,
+    /// Nothing: there is no memory for its devices. So much had been given up when it was refused.
+    Refused { releases: u64 },
+}
+
+impl Phase {
+    /// As the status page has it.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Waiting { .. } => "waiting",
+            Self::Restoring => "restoring",
+            Self::Running => "running",
+            Self::Held | Self::Refused { .. } => "held",
+        }
+    }
 }
 
 impl Partition {
-    fn new() -> Self {
+    /// As it is after it was assigned, which was `now`.
+    fn new(now: Instant, budget: &Arc<Budget>) -> Self {
         Self {
-            phase: Phase::Waiting { until: Instant::now() },
+            phase: Phase::Waiting { until: now },
             devices: Devices::default(),
+            share: budget.share(),
+            unreadable: BTreeMap::new(),
+            found: Found::default(),
             committed: None,
             next: None,
             record_time: i64::MIN,
             breaker: Breaker::default(),
+            reading: Reading::default(),
+            lag: None,
         }
     }
 
@@ -122,75 +211,15 @@ impl Partition {
         self.is_running() && record.offset >= self.next.or(self.committed).unwrap_or(0)
     }
 
+    /// Asks for the memory that its devices take.
+    fn claim(&mut self) -> Result<(), Exceeded> {
+        self.share.take(self.devices.bytes())
+    }
+
     /// The records of the open transaction will be read again: nothing of them was.
     fn roll_back(&mut self) {
         self.devices.roll_back();
         self.breaker = Breaker::default();
-    }
-}
-
-/// What follows from one record.
-struct Effects {
-    /// Offset to go on from.
-    next: i64,
-    bytes: usize,
-    outputs: Vec<Output>,
-    memory: Memory,
-    /// Why no more should be rejected.
-    tripped: Option<String>,
-}
-
-enum Memory {
-    Nothing,
-    Put(String, DeviceState),
-    Learn(String, Known),
-}
-
-/// What the engine decides with.
-struct Mind {
-    rules: Rules,
-    encoder: Encoder,
-    changelog: Changelog,
-    settings: Settings,
-    observer: Observer,
-}
-
-impl Mind {
-    fn consider(&self, record: &RawRecord<'_>, partition: &mut Partition) -> Result<Effects, Fatal> {
-        let decision = decide(&self.rules, record, &partition.devices, &mut |field| self.observer.field_error(field));
-        self.observer.decided(&decision);
-        let tripped = partition.breaker.note(matches!(decision, Decision::Reject(_)), self.settings.breaker);
-        let id = || record.key.map(|key| String::from_utf8_lossy(key).into_owned()).unwrap_or_default();
-        let fault = |error: &dyn std::fmt::Display| Fatal(format!("{} cannot be written: {error}", id()));
-        let (outputs, memory) = match decision {
-            Decision::Unchanged | Decision::Stale => (Vec::new(), Memory::Nothing),
-            Decision::Same(known) => (Vec::new(), Memory::Learn(id(), known)),
-            Decision::Reject(rejection) => {
-                let (offset, kind) = (record.offset, rejection.kind());
-                tracing::warn!(partition = record.partition, offset, kind, "record rejected");
-                let now = chrono::Utc::now().timestamp_millis();
-                (vec![dead_letter(record, &rejection, &self.settings.raw_topic, now)], Memory::Nothing)
-            }
-            Decision::Emit(emission) => {
-                let event = event::record(record, &emission, &self.rules, &self.encoder, &self.settings.raw_topic)
-                    .map_err(|error| fault(&error))?;
-                let state = Output {
-                    destination: Destination::State,
-                    partition: record.partition,
-                    key: record.key.map(<[u8]>::to_vec),
-                    value: Some(self.changelog.encode(&emission.state).map_err(|error| fault(&error))?),
-                    headers: Vec::new(),
-                };
-                (vec![event, state], Memory::Put(id(), emission.state))
-            }
-        };
-        if !matches!(memory, Memory::Nothing) {
-            // A clock that runs ahead must not make removed devices forgotten.
-            let now = chrono::Utc::now().timestamp_millis();
-            partition.record_time = partition.record_time.max(record.observed_at_ms().min(now));
-        }
-        let (next, bytes) = (record.offset + 1, record.len());
-        Ok(Effects { next, bytes, outputs, memory, tripped })
     }
 }
 
@@ -212,7 +241,17 @@ impl<P: Port> Engine<P> {
             owned: BTreeMap::new(),
             batch: None,
             setbacks: 0,
+            restores: Restores::default(),
+            progress: None,
+            is_behind: false,
         }
+    }
+
+    /// Goes on where partitions' offsets are gone.
+    #[must_use]
+    pub fn with_lost_offsets(mut self, lost_offsets: LostOffsets) -> Self {
+        self.mind.settings.lost_offsets = lost_offsets;
+        self
     }
 
     /// Maps until asked to stop; then commits what is open, or aborts it.
@@ -231,13 +270,22 @@ impl<P: Port> Engine<P> {
         self.finish()
     }
 
-    /// One turn of the loop: some records at most.
-    fn turn(&mut self) -> Result<(), Fatal> {
+    /// What this is an engine on.
+    pub fn port(&self) -> &P {
+        &self.port
+    }
+
+    /// One turn of the loop: some records at most. [`run`](Self::run) takes one after the other.
+    ///
+    /// # Errors
+    /// As for `run`.
+    pub fn turn(&mut self) -> Result<(), Fatal> {
         self.mind.observer.beat();
         while let Some(step) = self.port.rebalance() {
             self.follow(step)?;
         }
         self.advance_restores()?;
+        self.report_lag();
         for _ in 0..RECORDS_A_TURN {
             if !self.take_record()? || self.batch_is_due() {
                 break;
@@ -247,12 +295,15 @@ impl<P: Port> Engine<P> {
     }
 
     fn finish(mut self) -> Result<(), Fatal> {
-        if self.batch.is_some() {
-            let offsets = self.open_offsets();
+        if let Some(batch) = self.batch.take() {
+            let (offsets, began) = (self.open_offsets(), self.port.now());
             if let Err(setback) = self.port.commit(&offsets) {
                 tracing::warn!(%setback, "the last transaction is aborted; its records will be mapped at the next start");
                 // Unconfirmed, Kafka aborts it when the transaction times out.
                 let _ = self.port.abort();
+            } else {
+                let now = self.port.now();
+                self.mind.observer.committed(&batch.tally, now - batch.opened, now - began);
             }
         }
         let partitions: Vec<_> = self.owned.keys().copied().collect();
@@ -274,18 +325,23 @@ impl<P: Port> Engine<P> {
             }
         })?;
         let Some((number, effects)) = taken else { return Ok(false) };
-        let Effects { next, bytes, outputs, memory, tripped } = effects?;
+        let Effects { next, bytes, outputs, memory, told, tripped } = effects?;
         if let Some(reason) = tripped {
             return self.trip(number, &reason).map(|()| true);
         }
-        let produced = self.produce(bytes, outputs);
+        let produced = self.produce(bytes, outputs, told);
         let Some(partition) = self.owned.get_mut(&number) else { return Ok(false) };
         // Also where producing failed: recovery rewinds the partitions that the transaction touched.
         partition.next = Some(next);
         match memory {
             Memory::Nothing => {}
-            Memory::Put(id, state) => partition.devices.put(&id, Some(state)),
-            Memory::Learn(id, known) => partition.devices.learn(&id, known),
+            Memory::Put(id, state, glance) => {
+                partition.devices.put(&id, Some(state));
+                if let Some(glance) = glance {
+                    partition.devices.learn(&id, glance);
+                }
+            }
+            Memory::Learn(id, glance) => partition.devices.learn(&id, glance),
         }
         match produced {
             Ok(()) => {}
@@ -295,18 +351,23 @@ impl<P: Port> Engine<P> {
         Ok(true)
     }
 
-    fn produce(&mut self, bytes: usize, outputs: Vec<Output>) -> Result<(), Setback> {
+    fn open_batch(&mut self) -> Result<(), Setback> {
         if self.batch.is_none() {
             self.port.begin()?;
             tracing::debug!("transaction opened");
-            self.batch = Some(Batch { opened: Instant::now(), records: 0, bytes: 0 });
+            self.batch = Some(Batch { opened: self.port.now(), bytes: 0, tally: Tally::default() });
         }
+        Ok(())
+    }
+
+    fn produce(&mut self, bytes: usize, outputs: Vec<Output>, told: Told) -> Result<(), Setback> {
+        self.open_batch()?;
         for output in outputs {
             self.port.produce(output)?;
         }
         if let Some(batch) = &mut self.batch {
-            batch.records += 1;
             batch.bytes += bytes;
+            batch.tally.add(told);
         }
         Ok(())
     }
@@ -314,10 +375,10 @@ impl<P: Port> Engine<P> {
     /// How long to wait for a record.
     fn patience(&self) -> Duration {
         if self.owned.values().any(|partition| partition.phase == Phase::Restoring) {
-            return BETWEEN_SLICES;
+            return if self.is_behind { Duration::ZERO } else { BETWEEN_SLICES };
         }
         match &self.batch {
-            Some(batch) => self.mind.settings.commit_interval.saturating_sub(batch.opened.elapsed()),
+            Some(batch) => self.mind.settings.commit_interval.saturating_sub(self.port.now() - batch.opened),
             None => IDLE,
         }
     }
@@ -326,8 +387,8 @@ impl<P: Port> Engine<P> {
 
     fn batch_is_due(&self) -> bool {
         self.batch.as_ref().is_some_and(|batch| {
-            batch.opened.elapsed() >= self.mind.settings.commit_interval
-                || batch.records >= self.mind.settings.max_batch_records
+            self.port.now() - batch.opened >= self.mind.settings.commit_interval
+                || batch.tally.records() >= self.mind.settings.max_batch_records
                 || batch.bytes >= self.mind.settings.max_batch_bytes
         })
     }
@@ -337,9 +398,10 @@ impl<P: Port> Engine<P> {
     }
 
     fn commit(&mut self) -> Result<(), Fatal> {
-        let Some(batch) = &self.batch else { return Ok(()) };
-        let records = batch.records;
-        let began = Instant::now();
+        if self.batch.is_none() {
+            return Ok(());
+        }
+        let began = self.port.now();
         if let Err(setback) = self.forget_long_gone() {
             return self.recover(setback);
         }
@@ -347,14 +409,23 @@ impl<P: Port> Engine<P> {
         match self.port.commit(&offsets) {
             Err(setback) => self.recover(setback),
             Ok(()) => {
-                self.batch = None;
                 self.setbacks = 0;
                 for partition in self.owned.values_mut().filter(|partition| partition.next.is_some()) {
                     partition.devices.settle();
                     partition.committed = partition.next.take();
                 }
-                tracing::debug!(records, "transaction committed");
-                self.mind.observer.committed(records, began.elapsed());
+                if let Some(Batch { opened, tally, .. }) = self.batch.take() {
+                    tracing::debug!(records = tally.records(), "transaction committed");
+                    let now = self.port.now();
+                    self.mind.observer.committed(&tally, now - opened, now - began);
+                }
+                // One after the other: what one lets go of is there for the next.
+                for number in offsets.into_keys() {
+                    let claimed = self.owned.get_mut(&number).map_or(Ok(()), Partition::claim);
+                    if let Err(reason) = claimed {
+                        self.refuse(number, &reason)?;
+                    }
+                }
                 self.report_partitions();
                 Ok(())
             }
@@ -385,29 +456,66 @@ impl<P: Port> Engine<P> {
         if self.batch.is_some() {
             self.recover(Setback::Abort(format!("partition {number}: {reason}")))?;
         }
-        self.hold(number, reason)
+        self.hold(number, &Reason::plain(reason))
     }
 
-    fn hold(&mut self, number: i32, reason: &str) -> Result<(), Fatal> {
-        tracing::error!(partition = number, reason, "partition held");
+    fn hold(&mut self, number: i32, reason: &Reason) -> Result<(), Fatal> {
+        if self.mind.settings.stuck == Stuck::Ends {
+            return Err(Fatal(format!("partition {number}: {reason}")));
+        }
+        tracing::error!(partition = number, %reason, "partition held");
         if let Some(partition) = self.owned.get_mut(&number) {
             partition.phase = Phase::Held;
         }
         self.port.stop_restore(number);
+        self.restores.forget(number);
         self.port.pause(&[number])?;
         self.mind.observer.held(number, reason);
         self.report_partitions();
         Ok(())
     }
 
+    /// Shows the lag anew where the client has told how far its partitions go.
+    fn report_lag(&mut self) {
+        let now = chrono::Utc::now().timestamp_millis();
+        for standing in self.port.standings() {
+            let number = standing.partition;
+            let is_read = |partition: &&mut Partition| matches!(partition.phase, Phase::Running | Phase::Held);
+            let Some(partition) = self.owned.get_mut(&number).filter(is_read) else { continue };
+            let sought = partition.next.or(partition.committed).unwrap_or_default();
+            let Some(records) = standing.behind(sought) else { continue };
+            let lag = partition.reading.lag(records, now);
+            partition.lag.get_or_insert_with(|| self.mind.observer.lag_of(number)).show(lag);
+        }
+    }
+
+    /// There is no memory for the devices of this partition: it lets go of them, and waits until others do.
+    fn refuse(&mut self, number: i32, exceeded: &Exceeded) -> Result<(), Fatal> {
+        self.hold(number, &Reason::plain(exceeded))?;
+        if let Some(partition) = self.owned.get_mut(&number) {
+            let budget = &self.mind.settings.budget;
+            *partition = Partition::new(self.port.now(), budget);
+            partition.phase = Phase::Refused { releases: budget.releases() };
+        }
+        self.report_partitions();
+        Ok(())
+    }
+
     fn report_partitions(&self) {
-        let restoring = |phase: &Phase| matches!(phase, Phase::Waiting { .. } | Phase::Restoring);
         let count = |is: &dyn Fn(&Phase) -> bool| self.owned.values().filter(|partition| is(&partition.phase)).count();
-        self.mind.observer.partitions(
-            count(&restoring),
-            count(&|phase| *phase == Phase::Running),
-            count(&|phase| *phase == Phase::Held),
-            self.owned.values().map(|partition| partition.devices.len()).sum(),
-        );
+        let standing = |(number, partition): (&i32, &Partition)| PartitionStanding {
+            partition: *number,
+            phase: partition.phase.name(),
+            devices: partition.devices.len(),
+        };
+        self.mind.observer.partitions(Census {
+            restoring: count(&|phase| matches!(phase, Phase::Waiting { .. } | Phase::Restoring)),
+            running: count(&|phase| *phase == Phase::Running),
+            held: count(&|phase| matches!(phase, Phase::Held | Phase::Refused { .. })),
+            devices: self.owned.values().map(|partition| partition.devices.len()).sum(),
+            bytes: self.owned.values().map(|partition| partition.devices.bytes()).sum(),
+            progress: self.progress.clone(),
+            partitions: self.owned.iter().map(standing).collect(),
+        });
     }
 }

@@ -1,19 +1,26 @@
 //! Apache Kafka behind the engine's [`Port`].
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
+use chrono::Utc;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers, Message as _};
 
-use super::port::{Destination, Fatal, Output, Port, Rebalance, Restored, Setback, TakeRecord, Unavailable};
+use super::port::{
+    Committed, Destination, Fatal, Output, Port, Rebalance, Restored, Setback, Standing, TakeRecord, Unavailable,
+};
 use crate::config::{Kafka, Topics};
+use crate::kafka::statistics::Listeners;
 use crate::kafka::{Membership, Message, TableReader, TransactionalProducer, client};
 use crate::record::RawRecord;
 
 /// How often clients that are idle are served: their events would pile up, and their tokens expire.
 const SERVE_EVERY: Duration = Duration::from_secs(1);
+/// How long a record waits for others to share a request with: a transaction lasts much longer.
+pub const LINGER: Duration = Duration::from_millis(5);
 
 /// Who this engine is to Kafka.
 #[derive(Debug, Clone)]
@@ -34,6 +41,8 @@ pub struct KafkaPort {
     states: TableReader,
     /// When the clients that may be idle were last served.
     served: Instant,
+    /// The partition whose end the last poll came to.
+    ended: Option<i32>,
 }
 
 impl KafkaPort {
@@ -45,21 +54,30 @@ impl KafkaPort {
         kafka: &Kafka,
         identity: &Identity,
         aligned_events: bool,
+        listeners: Listeners,
         is_stopped: &dyn Fn() -> bool,
     ) -> Result<Self, Setback> {
         let refused = |error: KafkaError| Setback::Fatal(error.to_string());
         let Identity { group_id, member } = identity;
-        let producer_config = client::producer(kafka, member, Duration::from_millis(5));
-        let mut producer = TransactionalProducer::new(producer_config, kafka.transaction_timeout).map_err(refused)?;
+        let producer_config = client::producer(kafka, member, LINGER);
+        let mut producer = TransactionalProducer::new(producer_config, kafka.transaction_timeout, listeners.producer)
+            .map_err(refused)?;
         producer.initialise(is_stopped)?;
         Ok(Self {
             topics: kafka.topics.clone(),
             aligned_events,
-            membership: Membership::join(kafka, &kafka.topics.raw, group_id, member).map_err(refused)?,
+            membership: Membership::join(kafka, &kafka.topics.raw, group_id, member, listeners.consumer)
+                .map_err(refused)?,
             producer,
             states: TableReader::new(kafka, &kafka.topics.state, member).map_err(refused)?,
             served: Instant::now(),
+            ended: None,
         })
+    }
+
+    /// The partition whose end the last poll came to, if it did.
+    pub fn take_ended(&mut self) -> Option<i32> {
+        self.ended.take()
     }
 }
 
@@ -70,11 +88,16 @@ impl Port for KafkaPort {
             self.producer.poll();
             self.states.serve();
         }
-        self.membership.poll(timeout, &mut |message| take(raw_record(message)))
+        self.ended = self.membership.poll(timeout, &mut |message| take(raw_record(message)))?;
+        Ok(())
     }
 
     fn rebalance(&mut self) -> Option<Rebalance> {
         self.membership.rebalance()
+    }
+
+    fn standings(&mut self) -> Vec<Standing> {
+        self.membership.standings()
     }
 
     fn assign(&mut self, partitions: &[i32]) -> Result<(), Fatal> {
@@ -93,8 +116,12 @@ impl Port for KafkaPort {
         self.membership.pause(partitions)
     }
 
-    fn committed(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, Option<i64>>, Unavailable> {
+    fn committed(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, Option<Committed>>, Unavailable> {
         self.membership.committed(partitions)
+    }
+
+    fn log(&mut self, partition: i32) -> Result<Range<i64>, Unavailable> {
+        self.membership.log(partition)
     }
 
     fn restore(&mut self, partition: i32) -> Result<(), Unavailable> {
@@ -109,28 +136,20 @@ impl Port for KafkaPort {
         self.states.poll(timeout, take)
     }
 
+    fn remaining(&self) -> BTreeMap<i32, u64> {
+        self.states.remaining()
+    }
+
     fn begin(&mut self) -> Result<(), Setback> {
         self.producer.begin()
     }
 
     fn produce(&mut self, output: Output) -> Result<(), Setback> {
-        let (topic, partition) = match output.destination {
-            Destination::State => (&self.topics.state, Some(output.partition)),
-            Destination::Events => (&self.topics.events, self.aligned_events.then_some(output.partition)),
-            Destination::DeadLetters => (&self.topics.dead_letters, None),
-        };
-        self.producer.send(Message {
-            topic,
-            partition,
-            key: output.key.as_deref(),
-            value: output.value.as_deref(),
-            headers: &output.headers,
-        })
+        self.producer.send(message(&self.topics, self.aligned_events, &output))
     }
 
     fn commit(&mut self, offsets: &BTreeMap<i32, i64>) -> Result<(), Setback> {
-        let (list, group) = self.membership.guard(offsets)?;
-        self.producer.send_offsets(&list, &group)?;
+        self.producer.send_offsets(|| self.membership.guard(offsets, Some(Utc::now())))?;
         self.producer.commit()
     }
 
@@ -147,7 +166,25 @@ impl Port for KafkaPort {
     }
 }
 
-fn raw_record<'a>(message: &'a BorrowedMessage<'_>) -> RawRecord<'a> {
+/// Where an output goes: an event to the partition that it came from, where the topics are aligned.
+pub(crate) fn message<'a>(topics: &'a Topics, aligned_events: bool, output: &'a Output) -> Message<'a> {
+    let (topic, partition) = match output.destination {
+        Destination::State => (&topics.state, Some(output.partition)),
+        Destination::Events => (&topics.events, aligned_events.then_some(output.partition)),
+        Destination::DeadLetters => (&topics.dead_letters, None),
+    };
+    Message {
+        topic,
+        partition,
+        timestamp: None,
+        key: output.key.as_deref(),
+        value: output.value.as_deref(),
+        headers: &output.headers,
+    }
+}
+
+/// A message as the raw record that it is.
+pub fn raw_record<'a>(message: &'a BorrowedMessage<'_>) -> RawRecord<'a> {
     RawRecord {
         partition: message.partition(),
         offset: message.offset(),

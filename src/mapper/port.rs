@@ -2,9 +2,11 @@
 //! stands in for it where the engine is tested against every order of failures.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::ops::Range;
+use std::time::{Duration, Instant};
 
-pub use crate::kafka::{Fatal, Rebalance, Restored, Setback, TakeRecord, Unavailable};
+pub use crate::kafka::statistics::Standing;
+pub use crate::kafka::{Committed, Fatal, Rebalance, Restored, Setback, TakeRecord, Unavailable};
 use crate::record::RawRecord;
 
 /// Which topic an output goes to.
@@ -35,6 +37,11 @@ pub struct Output {
 
 /// Kafka, as the engine sees it.
 pub trait Port {
+    /// The time, for all that waits or is due.
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
     /// Hands over the next raw record of a running partition, if one comes in time. Returns early when the group
     /// rebalances.
     ///
@@ -44,6 +51,11 @@ pub trait Port {
 
     /// The next step of a rebalance that is to be acted on.
     fn rebalance(&mut self) -> Option<Rebalance>;
+
+    /// How far partitions were read and how far they go, where that was told since the last call.
+    fn standings(&mut self) -> Vec<Standing> {
+        Vec::new()
+    }
 
     /// Joins partitions to the assignment, paused.
     ///
@@ -73,7 +85,13 @@ pub trait Port {
     ///
     /// # Errors
     /// When Kafka does not tell in time.
-    fn committed(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, Option<i64>>, Unavailable>;
+    fn committed(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, Option<Committed>>, Unavailable>;
+
+    /// From where to where a raw partition is kept: its first offset, and the one after its last.
+    ///
+    /// # Errors
+    /// When Kafka does not tell in time.
+    fn log(&mut self, partition: i32) -> Result<Range<i64>, Unavailable>;
 
     /// Starts to read a state partition, to where it ends now, open transactions included.
     ///
@@ -89,6 +107,9 @@ pub trait Port {
     /// # Errors
     /// When the reader cannot go on.
     fn restored(&mut self, timeout: Duration, take: &mut TakeRecord<'_>) -> Result<Restored, Fatal>;
+
+    /// What the restores have still to read, in offsets, by partition; without those that are done.
+    fn remaining(&self) -> BTreeMap<i32, u64>;
 
     /// Opens a transaction.
     ///

@@ -1,10 +1,18 @@
 //! What the mapper knows of the devices of one partition, and how to take back what an aborted transaction learned.
 
+mod packed;
+
 use std::collections::{BTreeSet, HashMap};
+
+use compact_str::CompactString;
+use packed::Packed;
 
 use crate::profile::Fingerprint;
 pub use crate::profile::change::Removal;
-use crate::record::Digest;
+use crate::record::{Digest, Glance};
+
+/// What a removed device takes in the order of removals, whose nodes are two thirds full.
+const GONE_BYTES: usize = size_of::<(i64, CompactString)>() * 3 / 2;
 
 /// What is known of a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,8 +43,8 @@ pub enum Life {
 /// The device of the last event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendering {
-    /// A raw record and rules that render to it.
-    pub known: Known,
+    /// A raw record and rules that render to it; `None` in memory, once a [`Glance`] has taken its place.
+    pub known: Option<Known>,
     /// Canonical JSON.
     pub device: Box<str>,
 }
@@ -58,27 +66,34 @@ impl DeviceState {
             Life::Gone(_) => None,
         }
     }
-
-    /// Whether raw bytes and rules are known to give the device that is known.
-    pub fn renders_from(&self, known: Known) -> bool {
-        self.present().is_some_and(|rendering| rendering.known == known)
-    }
 }
 
 /// The devices of one partition. Changes since the last [`settle`](Self::settle) can be taken back.
 #[derive(Debug, Default)]
 pub struct Devices {
-    devices: HashMap<Box<str>, DeviceState>,
+    devices: HashMap<CompactString, Packed>,
     /// The removed ones by the time of their removal.
-    gone: BTreeSet<(i64, Box<str>)>,
+    gone: BTreeSet<(i64, CompactString)>,
     /// What was there before each change of the open transaction, oldest first.
-    undo: Vec<(Box<str>, Option<DeviceState>)>,
+    undo: Vec<(CompactString, Option<Packed>)>,
+    /// What the devices and those of their IDs that are long take on the heap, bytes.
+    on_heap: usize,
 }
 
 impl Devices {
-    /// What is known of a device.
-    pub fn get(&self, id: &str) -> Option<&DeviceState> {
-        self.devices.get(id)
+    /// What is known of a device. It has to be decompressed: ask [`recognises`](Self::recognises) first.
+    pub fn get(&self, id: &str) -> Option<DeviceState> {
+        self.devices.get(id).map(Packed::unpack)
+    }
+
+    /// Whether a raw record has been [learned](Self::learn) to give the device that is known.
+    pub fn recognises(&self, id: &str, glance: Glance) -> bool {
+        self.devices.get(id).and_then(Packed::glance) == Some(glance)
+    }
+
+    /// Whether raw bytes and rules are known to give the device that is known.
+    pub fn renders_from(&self, id: &str, known: Known) -> bool {
+        self.devices.get(id).and_then(Packed::known) == Some(known)
     }
 
     /// How many are known, removed ones included.
@@ -91,26 +106,34 @@ impl Devices {
         self.devices.is_empty()
     }
 
+    /// The memory that they take, in bytes, by what the allocator is known to add. The open transaction is not in it.
+    pub fn bytes(&self) -> usize {
+        // The table keeps an eighth of its slots free, and a byte of its own for each.
+        let slots = self.devices.capacity().div_ceil(7) * 8;
+        slots * (size_of::<(CompactString, Packed)>() + 1) + self.on_heap + self.gone.len() * GONE_BYTES
+    }
+
     /// Sets or forgets what is known of a device, within the open transaction.
     pub fn put(&mut self, id: &str, state: Option<DeviceState>) {
-        let before = self.replace(id.into(), state);
+        let before = self.replace(id.into(), state.as_ref().map(Packed::of));
         self.undo.push((id.into(), before));
     }
 
     /// Takes over what the state topic says: nothing to take back.
     pub fn restore(&mut self, id: &str, state: Option<DeviceState>) {
-        self.replace(id.into(), state);
+        self.replace(id.into(), state.as_ref().map(Packed::of));
     }
 
-    /// Notes other raw bytes that render to the device that is known. Holds whether or not the transaction does.
-    pub fn learn(&mut self, id: &str, known: Known) {
-        if let Some(Life::Present(rendering)) = self.devices.get_mut(id).map(|state| &mut state.life) {
-            rendering.known = known;
+    /// Notes a raw record that renders to the device that is known, by the rules of this process. Holds whether or not
+    /// the transaction does.
+    pub fn learn(&mut self, id: &str, glance: Glance) {
+        if let Some(packed) = self.devices.get_mut(id) {
+            packed.learn(glance);
         }
     }
 
     /// The first `most` devices that were removed before `horizon`, milliseconds since the epoch.
-    pub fn gone_before(&self, horizon: i64, most: usize) -> Vec<Box<str>> {
+    pub fn gone_before(&self, horizon: i64, most: usize) -> Vec<CompactString> {
         self.gone.iter().take(most).take_while(|(at, _)| *at < horizon).map(|(_, id)| id.clone()).collect()
     }
 
@@ -126,21 +149,31 @@ impl Devices {
         }
     }
 
-    fn replace(&mut self, id: Box<str>, state: Option<DeviceState>) -> Option<DeviceState> {
-        let removed_at = |state: &DeviceState| matches!(state.life, Life::Gone(_)).then_some(state.observed_at);
-        if let Some(at) = state.as_ref().and_then(removed_at) {
+    fn replace(&mut self, id: CompactString, packed: Option<Packed>) -> Option<Packed> {
+        let after = packed.as_ref().and_then(Packed::removed_at);
+        if let Some(at) = after {
             self.gone.insert((at, id.clone()));
         }
-        let after = state.as_ref().and_then(removed_at);
-        let before = match state {
-            Some(state) => self.devices.insert(id.clone(), state),
+        let on_heap = |packed: &Packed| {
+            let long_id = if id.is_heap_allocated() { allocated(id.len()) } else { 0 };
+            long_id + allocated(packed.len())
+        };
+        self.on_heap += packed.as_ref().map_or(0, on_heap);
+        let before = match packed {
+            Some(packed) => self.devices.insert(id.clone(), packed),
             None => self.devices.remove(&id),
         };
-        if let Some(at) = before.as_ref().and_then(removed_at).filter(|at| Some(*at) != after) {
+        self.on_heap -= before.as_ref().map_or(0, on_heap);
+        if let Some(at) = before.as_ref().and_then(Packed::removed_at).filter(|at| Some(*at) != after) {
             self.gone.remove(&(at, id));
         }
         before
     }
+}
+
+/// What the allocator takes for so many bytes: a word in front, and whole pairs of words.
+fn allocated(bytes: usize) -> usize {
+    (bytes + 8).next_multiple_of(16).max(32)
 }
 
 #[cfg(test)]

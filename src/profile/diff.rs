@@ -104,9 +104,15 @@ fn by_identity<'v>(members: &[&str], list: &'v Value) -> Option<BTreeMap<String,
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::{btree_map, vec};
+    use proptest::prelude::*;
+    use proptest::sample;
+
     use super::*;
 
-    const IDENTITIES: &Identities = &[&["uid"], &["uid", "ip"]];
+    const UID: &[&str] = &["uid"];
+    const UID_AND_IP: &[&str] = &["uid", "ip"];
+    const IDENTITIES: &Identities = &[UID, UID_AND_IP];
 
     fn paths(before: Value, after: Value) -> Vec<String> {
         diff("device", IDENTITIES, &before, &after).into_iter().map(|change| change.path).collect()
@@ -163,5 +169,87 @@ mod tests {
     #[test]
     fn without_a_root_paths_begin_with_their_member() {
         assert_eq!(diff("", &[], &json!({"ip": 1}), &json!({"ip": 2}))[0].path, "ip");
+    }
+
+    /// What a device becomes when the changes are made to it, by their paths alone. Elements of lists are told apart `by` these.
+    fn with_changes(by: &[&str], before: &Value, changes: &[FieldChange]) -> Value {
+        let mut device = before.clone();
+        for change in changes {
+            set(by, &mut device, change.path.strip_prefix("device").unwrap(), &change.to);
+        }
+        device
+    }
+
+    fn set(by: &[&str], value: &mut Value, path: &str, to: &Value) {
+        if path.is_empty() {
+            *value = to.clone();
+        } else if let Some(path) = path.strip_prefix('[') {
+            let (name, rest) = path.split_once(']').unwrap();
+            if value.is_null() {
+                *value = json!([]);
+            }
+            let list = value.as_array_mut().unwrap();
+            let named = |element: &Value| {
+                let parts: Vec<_> = by.iter().filter_map(|member| element.get(member)?.as_str()).collect();
+                parts.join(" ") == name
+            };
+            let mut element = list.iter().position(named).map_or(Value::Null, |at| list.remove(at));
+            set(by, &mut element, rest, to);
+            list.push(element);
+        } else {
+            let path = path.strip_prefix('.').unwrap();
+            let end = path.find(['.', '[']).unwrap_or(path.len());
+            set(by, &mut value[&path[..end]], &path[end..], to);
+        }
+    }
+
+    /// Without what is absent, lists in one order: as far as devices are compared.
+    fn essence(value: &Value) -> Value {
+        match value {
+            Value::Array(list) => {
+                let mut list: Vec<_> = list.iter().filter(|element| !element.is_null()).map(essence).collect();
+                list.sort_by_cached_key(Value::to_string);
+                list.into()
+            }
+            Value::Object(members) => {
+                let is_there = |value: &Value| !value.is_null() && value.as_array().is_none_or(|list| !list.is_empty());
+                let members = members.iter().map(|(name, value)| (name.clone(), essence(value)));
+                members.filter(|(_, value)| is_there(value)).collect()
+            }
+            leaf => leaf.clone(),
+        }
+    }
+
+    /// Lists of elements that have names, that have not, and that have the same.
+    fn any_device() -> impl Strategy<Value = Value> {
+        let word = || sample::select(["x", "y", "z"].as_slice()).prop_map(Value::from);
+        let object =
+            |value| btree_map(sample::select(["a", "b", "ip", "uid"].as_slice()).prop_map(str::to_owned), value, 0..4);
+        let value = prop_oneof![word(), (0..3).prop_map(Value::from)].prop_recursive(3, 24, 4, move |inner| {
+            let named = (word(), object(inner.clone().boxed())).prop_map(|(uid, mut members)| {
+                members.insert("uid".to_owned(), uid);
+                json!(members)
+            });
+            prop_oneof![
+                object(inner.clone().boxed()).prop_map(|members| json!(members)),
+                vec(named, 0..4).prop_map(Value::from),
+                vec(inner, 0..3).prop_map(Value::from)
+            ]
+        });
+        btree_map(sample::select(["a", "b", "c"].as_slice()).prop_map(str::to_owned), value, 0..4)
+            .prop_map(|members| json!(members))
+    }
+
+    proptest! {
+        #[test]
+        fn the_differences_make_the_one_device_the_other(before in any_device(), after in any_device()) {
+            for by in [UID, UID_AND_IP] {
+                let changes = diff("device", &[by], &before, &after);
+                prop_assert_eq!(essence(&with_changes(by, &before, &changes)), essence(&after), "{:?}", changes);
+                for change in changes {
+                    prop_assert_ne!(change.from, change.to, "{}", change.path);
+                }
+            }
+        }
     }
 }

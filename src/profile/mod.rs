@@ -18,7 +18,7 @@ use chrono::DateTime;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::device::Reading;
+use crate::device::{Reading, region_in};
 use change::Occurrence;
 use diff::FieldChange;
 use ignore::Ignore;
@@ -236,6 +236,25 @@ impl Device {
     /// None that a device can cause.
     pub fn to_json(&self) -> Result<String, serde_json::Error> {
         serde_json::to_string(self)
+    }
+
+    /// Where it is, as far as the profile tells.
+    pub fn scope(&self) -> Scope<'_> {
+        match self {
+            Device::Sekoia(device) => Scope {
+                account: device.org.as_ref().map(|org| org.uid.as_str()),
+                region: device.region.as_deref().and_then(region_in),
+            },
+            Device::Ocsf(inventory) => Scope {
+                account: inventory.cloud.account.as_ref().map(|account| account.uid.as_str()),
+                region: inventory.cloud.region.as_deref(),
+            },
+            Device::Cse(device) => {
+                // `account-instance`, or the instance alone, whose own dash follows an `i`.
+                let account = device.unique_id.split_once('-').map(|(account, _)| account);
+                Scope { account: account.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit())), region: None }
+            }
+        }
     }
 
     /// The device as it is reported once terminated.

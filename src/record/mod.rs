@@ -5,8 +5,11 @@
 //! instance give identical bytes. `schemas/raw-record.md` is the contract for whoever feeds the topic otherwise.
 
 pub mod canonical;
+mod digest;
+pub mod dump;
 mod partition;
 
+pub use digest::{Digest, Glance};
 pub use partition::partition_for;
 
 use chrono::DateTime;
@@ -84,29 +87,5 @@ impl<'a> RawRecord<'a> {
     /// Neither key nor value.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-}
-
-/// Stands for everything of a raw record that a mapping can see: equal digests, equal events.
-///
-/// Collision-resistant, because tags are written by whoever may launch instances.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Digest(pub [u8; 16]);
-
-impl Digest {
-    /// Digest of the value and of the headers that the mapping reads.
-    pub fn of(value: &[u8], account: Option<&str>, region: Option<&str>) -> Self {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(value);
-        for header in [account, region] {
-            // A length first, so that no header can pass for the end of what precedes it.
-            let text = header.unwrap_or_default();
-            hasher.update(&(text.len() as u64).to_le_bytes());
-            hasher.update(text.as_bytes());
-        }
-        hasher.update(&(value.len() as u64).to_le_bytes());
-        let mut digest = [0; 16];
-        digest.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
-        Self(digest)
     }
 }

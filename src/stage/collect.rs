@@ -27,23 +27,21 @@ impl Process {
     /// When a source cannot be built, or Kafka refuses the producer.
     pub async fn collect(&self, partitions: Partitions, repeat: Repeat) -> anyhow::Result<Outcome> {
         let collector = &self.config.collector;
-        if collector.sources.is_empty() {
-            bail!("collector.sources is empty; configure at least one");
-        }
         let (hash_key, metrics) = (collector.hash_key.clone(), self.metrics.clone());
         let make = move |source: &config::Source| build(source, hash_key.as_ref(), &metrics);
         for source in &collector.sources {
             make(source)?;
         }
         let health = Arc::new(self.collector_health()?);
+        // A process collects once.
+        let _ = self.board.sources.set(health.clone());
         self.health.not_ready(READINESS, "joining its group");
         self.health.ready(START);
         let metrics = self.metrics.clone();
-        let count = move |result| metrics.collector.transactions.with_label_values(&[result]).inc();
         let counts = Counts { raw: partitions.raw, sweeps: partitions.sweeps };
         let (tell, ownership) = mpsc::unbounded_channel();
         let press =
-            tokio::task::block_in_place(|| Press::connect(&self.config, counts, count, tell, self.stop.clone()))
+            tokio::task::block_in_place(|| Press::connect(&self.config, counts, metrics, tell, self.stop.clone()))
                 .context("the collector cannot join Kafka")?;
         let (publisher, thread) = press.start()?;
         let shared = Shared {

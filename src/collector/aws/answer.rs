@@ -15,8 +15,8 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpResponse, OrchestratorErr
 use aws_smithy_runtime_api::client::ser_de::{DeserializeResponse, SharedResponseDeserializer};
 
 use super::fault::Failure;
-use super::xml::DecodeError;
 use crate::collector::fault::{Fault, FaultKind};
+use crate::collector::xml::DecodeError;
 
 /// What a body held, and when AWS says that it answered.
 #[derive(Debug)]

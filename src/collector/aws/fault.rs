@@ -9,6 +9,7 @@ use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 
+use super::http::TooLarge;
 use crate::collector::fault::{Fault, FaultKind};
 use FaultKind::{AccountRetired, Clock, Credentials, Denied, InvalidRequest, RegionDisabled, Throttled, Unavailable};
 
@@ -83,6 +84,8 @@ pub(super) const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(5);
 /// Codes that a region gives which is not enabled for the account, to credentials that are good elsewhere.
 const REGIONAL: [&str; 3] = ["AuthFailure", "InvalidClientTokenId", "UnrecognizedClientException"];
 
+/// What AWS's message goes on with behind the reason.
+const WHAT_WAS_SIGNED: &str = "The Canonical String for this request";
 /// Bytes of a message that are kept.
 const LONGEST_MESSAGE: usize = 1000;
 
@@ -123,6 +126,7 @@ impl Failure {
                 Some(status) => kind_of_status(status.as_u16()),
                 None => Unavailable,
             },
+            (SdkError::ResponseError(_), _) if chain(error).any(|cause| cause.is::<TooLarge>()) => InvalidRequest,
             (SdkError::ResponseError(_), _) => FaultKind::Unreadable,
             (SdkError::TimeoutError(_), _) => Unavailable,
             (SdkError::DispatchFailure(failure), _) if failure.is_io() || failure.is_timeout() => Unavailable,
@@ -137,6 +141,10 @@ impl Failure {
             }
             _ => format!("{call}: {}", in_words(error)),
         };
+        // A wrong signature is told with what should have been signed, and the session's token is a part of that.
+        if let Some(signed) = message.find(WHAT_WAS_SIGNED) {
+            message.truncate(message[..signed].trim_end().len());
+        }
         // A refusal may come with kilobytes of encoded policy.
         message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
         if let (None, Some(status)) = (&code, status) {

@@ -9,8 +9,13 @@ use aws_smithy_http_client::Connector;
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
-use aws_smithy_runtime_api::client::http::{HttpClient, HttpConnectorSettings, SharedHttpClient, SharedHttpConnector};
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient, SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::body::SdkBody;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use super::super::fault::{Fault, FaultKind};
 use crate::config::AwsSource;
@@ -19,6 +24,14 @@ use crate::config::AwsSource;
 const ALWAYS_DIRECT: &str = "169.254.169.254,169.254.170.2,169.254.170.23,fd00:ec2::254,fd00:ec2::23";
 /// What is read of a file of certificates; the whole of Mozilla's takes a quarter of that.
 const MAX_CA_BYTES: u64 = 1 << 20;
+
+/// What is read of an answer. A page of a thousand instances takes some eight megabytes.
+const MAX_ANSWER_BYTES: usize = 64 << 20;
+
+/// An answer that is not read to its end.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer is larger than {MAX_ANSWER_BYTES} bytes; lower page_size")]
+pub(super) struct TooLarge;
 
 /// The client for all calls of a source.
 ///
@@ -86,10 +99,27 @@ impl HttpClient for Http {
                 Connector::builder().connector_settings(settings.clone()).proxy_config(self.proxy.clone());
             builder.set_sleep_impl(components.sleep_impl());
             let builder = builder.tls_provider(Provider::Rustls(CryptoMode::AwsLc));
-            SharedHttpConnector::new(builder.tls_context(self.tls.clone()).build())
+            SharedHttpConnector::new(Bounded(builder.tls_context(self.tls.clone()).build()))
         };
         let mut connectors = self.connectors.lock().unwrap_or_else(PoisonError::into_inner);
         connectors.entry(timeouts).or_insert_with(build).clone()
+    }
+}
+
+/// A connector whose answers end at [`MAX_ANSWER_BYTES`] at the latest.
+#[derive(Debug)]
+struct Bounded<C>(C);
+
+impl<C: HttpConnector> HttpConnector for Bounded<C> {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let answer = self.0.call(request);
+        HttpConnectorFuture::new(async {
+            let mut answer = answer.await?;
+            let body = Limited::new(answer.take_body(), MAX_ANSWER_BYTES);
+            let body = body.map_err(|error| if error.is::<LengthLimitError>() { TooLarge.into() } else { error });
+            *answer.body_mut() = SdkBody::from_body_1_x(body);
+            Ok(answer)
+        })
     }
 }
 

@@ -13,9 +13,9 @@ use super::Api;
 use super::answer::Decoding;
 use super::fault::Failure;
 use super::second_look::{FILTER_VALUES, filter};
-use super::xml;
 use crate::collector::fault::Fault;
 use crate::collector::source::Scope;
+use crate::collector::xml;
 use crate::record::canonical::Instance;
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! The SDK signs, routes and names errors. Trying again is decided here, where the deadline of the sweep and the budget
-//! of the account are known ([`call`]), and a response is decoded here too ([`xml`]): the SDK knows the members of its
+//! of the account are known ([`call`]), and a response is decoded by us too ([`xml`](super::xml)): the SDK knows the members of its
 //! release only.
 
 mod answer;
@@ -21,10 +21,8 @@ mod pages;
 pub(crate) mod probe;
 mod second_look;
 pub mod session;
-mod shape;
 #[cfg(test)]
 mod stand_in;
-pub mod xml;
 
 use std::sync::Arc;
 use std::time::Duration;

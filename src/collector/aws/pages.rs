@@ -14,10 +14,10 @@ use super::Api;
 use super::answer::{Answer, Decoding};
 use super::call::Deadline;
 use super::fault::Failure;
-use super::xml::{self, DescribeInstancesPage};
 use super::{observed_at, second_look};
 use crate::collector::fault::{Fault, FaultKind};
 use crate::collector::source::{BoxFuture, Page, Pages, Scope};
+use crate::collector::xml::{self, DescribeInstancesPage};
 use crate::config::AwsSource;
 use crate::record::canonical::Instance;
 

@@ -13,10 +13,10 @@ use super::answer::{Answer, Decoding};
 use super::fault::Failure;
 use super::second_look::filter;
 use super::session::Identity;
-use super::xml::DecodeError;
 use super::{Api, Ec2};
 use crate::collector::fault::{Fault, FaultKind};
 use crate::collector::source::Scope;
+use crate::collector::xml::DecodeError;
 
 /// How long a question may take, with what is tried again.
 const WITHIN: Duration = Duration::from_secs(20);

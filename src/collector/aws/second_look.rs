@@ -7,10 +7,10 @@ use chrono::Utc;
 use super::answer::Decoding;
 use super::fault::Failure;
 use super::pages::{Tokens, Which};
-use super::xml::{self, DescribeTagsPage};
 use super::{Api, observed_at};
 use crate::collector::fault::Fault;
 use crate::collector::source::{BoxFuture, Page, Scope, SecondLook, TagsById};
+use crate::collector::xml::{self, DescribeTagsPage};
 
 #[cfg(test)]
 mod tests;

@@ -28,7 +28,8 @@ use super::super::source::{Discovery, Scope, Unknown};
 use super::answer::Decoding;
 use super::fault::Failure;
 use super::keys::{Clock, Keys, Origin, Provider, believed_for};
-use super::{http, organization, xml};
+use super::{http, organization};
+use crate::collector::xml;
 use crate::config::{Account, AwsSource, Credentials, Regions, Role, Secret};
 
 /// How long accounts and regions are believed to stay the same.
@@ -191,6 +192,14 @@ impl Sessions {
         if let Ok(keys) = self.0.keys(account).await {
             keys.forget().await;
         }
+    }
+
+    /// The credentials of an account (`None`: the process's own).
+    ///
+    /// # Errors
+    /// When there are none, with what has to be done about it.
+    pub async fn credentials(&self, account: Option<&str>) -> Result<SdkCredentials, Fault> {
+        self.0.keys(account).await?.get().await
     }
 
     /// Who the credentials of an account (`None`: the process's own) make us. Needs no permission.

@@ -141,17 +141,33 @@ pub enum InstanceState {
 }
 
 impl InstanceState {
+    /// Every state, in the order of their numbers.
+    pub const ALL: [Self; 7] = [
+        Self::Pending,
+        Self::Running,
+        Self::ShuttingDown,
+        Self::Terminated,
+        Self::Stopping,
+        Self::Stopped,
+        Self::Other,
+    ];
+
+    /// As in metrics: EC2's word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::ShuttingDown => "shutting-down",
+            Self::Terminated => "terminated",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+            Self::Other => "other",
+        }
+    }
+
     /// From `State.Name` of an instance.
     pub fn from_name(name: Option<&str>) -> Self {
-        match name {
-            Some("pending") => Self::Pending,
-            Some("running") => Self::Running,
-            Some("shutting-down") => Self::ShuttingDown,
-            Some("terminated") => Self::Terminated,
-            Some("stopping") => Self::Stopping,
-            Some("stopped") => Self::Stopped,
-            _ => Self::Other,
-        }
+        Self::ALL.into_iter().find(|state| Some(state.name()) == name).unwrap_or(Self::Other)
     }
 
     /// Whether the instance is on its way out: that it vanishes is expected.
@@ -344,5 +360,15 @@ mod tests {
         let record = Record::Head(Some(head));
         assert_eq!(Record::decode(&Key::Head("s"), record.encode().as_deref()), Ok(record));
         assert_eq!(Record::decode(&Key::Head("s"), None), Ok(Record::Head(None)));
+    }
+
+    #[test]
+    fn the_states_are_in_the_order_of_their_numbers_and_have_the_names_that_they_are_read_by() {
+        for (index, state) in InstanceState::ALL.into_iter().enumerate() {
+            assert_eq!(state as usize, index);
+            assert_eq!(InstanceState::from_name(Some(state.name())), state);
+        }
+        assert_eq!(InstanceState::from_name(Some("hibernating")), InstanceState::Other);
+        assert_eq!(InstanceState::from_name(None), InstanceState::Other);
     }
 }

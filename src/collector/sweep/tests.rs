@@ -305,6 +305,7 @@ async fn a_tombstone_is_not_older_than_what_was_published_whatever_the_clocks_sa
     let observed_at = tombstone.headers.iter().find(|(name, _)| name == "observed-at").unwrap().1.clone().unwrap();
     let at = DateTime::parse_from_rfc3339(std::str::from_utf8(&observed_at).unwrap()).unwrap();
     assert_eq!(at.timestamp_millis(), ahead);
+    assert_eq!(tombstone.timestamp, Some(ahead), "Kafka's time, before which the mapper takes it to be seen");
 }
 
 #[tokio::test]

@@ -169,7 +169,7 @@ fn is_role_name(name: &str) -> bool {
 // === Checks ===
 
 impl Credentials {
-    pub(super) fn check(&self, key: &str, faults: &mut Faults) {
+    pub(in crate::config) fn check(&self, key: &str, faults: &mut Faults) {
         match self {
             Self::Static(keys) => {
                 for (name, value) in [
@@ -209,7 +209,7 @@ impl Credentials {
 }
 
 impl Role {
-    pub(super) fn check(&self, key: &str, faults: &mut Faults) {
+    pub(in crate::config) fn check(&self, key: &str, faults: &mut Faults) {
         check_role_arn(&format!("{key}.role_arn"), &self.role_arn, faults);
         check_session_name(&format!("{key}.session_name"), &self.session_name, faults);
         check_external_id(&format!("{key}.external_id"), self.external_id.as_ref(), faults);

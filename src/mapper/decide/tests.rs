@@ -5,14 +5,14 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::*;
-use crate::profile::Fingerprint;
+use crate::profile::{Fingerprint, Profile};
 use crate::record::{OBSERVED_AT, canonical};
 
 const ID: &str = "i-0123456789abcdef0";
 const LIMIT: usize = 4096;
 
 fn rules() -> Rules {
-    Rules { mapping: Mapping::default(), partitions: 12, max_record_bytes: LIMIT }
+    Rules::new(Mapping::default(), 12, LIMIT)
 }
 
 /// An instance with every member that the profile renders, and some that it does not.
@@ -85,6 +85,20 @@ struct Sent {
     headers: Vec<(&'static str, String)>,
 }
 
+impl Sent {
+    /// As it lies there.
+    fn at(&self, offset: i64) -> RawRecord<'_> {
+        RawRecord {
+            partition: self.partition,
+            offset,
+            timestamp_ms: WRITTEN,
+            key: self.key.as_deref(),
+            value: self.value.as_deref(),
+            headers: self.headers.iter().map(|(name, value)| (*name, Some(value.as_bytes()))).collect(),
+        }
+    }
+}
+
 /// 2026-01-01T00:00:00Z.
 const EPOCH: i64 = 1_767_225_600_000;
 /// When every record was written, to Kafka's mind: after all that is observed here.
@@ -103,13 +117,15 @@ fn sent(at: i64, value: Option<&Value>) -> Sent {
 /// What is known of one device, and what follows from the records about it.
 struct Roll {
     devices: Devices,
+    /// What the state topic says last of a device.
+    written: Option<DeviceState>,
     offset: i64,
     unreadable: Vec<String>,
 }
 
 impl Roll {
     fn new() -> Self {
-        Self { devices: Devices::default(), offset: 0, unreadable: Vec::new() }
+        Self { devices: Devices::default(), written: None, offset: 0, unreadable: Vec::new() }
     }
 
     /// A roll on which the device has been seen running at 100.
@@ -133,36 +149,36 @@ impl Roll {
 
     /// Decides, and keeps what follows as the engine does.
     fn decide(&mut self, sent: &Sent) -> Decision {
-        let record = RawRecord {
-            partition: sent.partition,
-            offset: self.offset,
-            timestamp_ms: WRITTEN,
-            key: sent.key.as_deref(),
-            value: sent.value.as_deref(),
-            headers: sent.headers.iter().map(|(name, value)| (*name, Some(value.as_bytes()))).collect(),
-        };
+        let record = sent.at(self.offset);
         self.offset += 1;
         self.unreadable.clear();
         let unreadable = &mut self.unreadable;
         let decision = decide(&rules(), &record, &self.devices, &mut |path| unreadable.push(path.to_owned()));
         let key = String::from_utf8_lossy(sent.key.as_deref().unwrap_or_default());
         match &decision {
-            Decision::Emit(emission) => self.devices.put(&key, Some(emission.state.clone())),
-            Decision::Same(known) => self.devices.learn(&key, *known),
+            Decision::Emit(emission) => {
+                self.written = Some(emission.state.clone());
+                self.devices.put(&key, Some(emission.state.clone()));
+                if let Some(glance) = emission.glance {
+                    self.devices.learn(&key, glance);
+                }
+            }
+            Decision::Same(glance) => self.devices.learn(&key, *glance),
             Decision::Unchanged | Decision::Stale | Decision::Reject(_) => {}
         }
         decision
     }
 
-    fn state(&self) -> &DeviceState {
+    fn state(&self) -> DeviceState {
         self.devices.get(ID).expect("a state")
     }
 
     /// The state as a release with other rules would have left it: `rewrite` is what it rendered otherwise.
     fn was_written_by_another_mapping(&mut self, rewrite: impl FnOnce(&mut Value)) {
-        let mut state = self.state().clone();
+        let mut state = self.written.clone().expect("a state");
         let Life::Present(rendering) = &mut state.life else { panic!("it is gone") };
-        rendering.known.fingerprint = Fingerprint(rendering.known.fingerprint.0 ^ 1);
+        let known = rendering.known.as_mut().expect("what is written has it");
+        known.fingerprint = Fingerprint(known.fingerprint.0 ^ 1);
         let mut device = serde_json::from_str(&rendering.device).unwrap();
         rewrite(&mut device);
         rendering.device = device.to_string().into();
@@ -174,7 +190,7 @@ impl Roll {
 fn told(decision: &Decision) -> String {
     match decision {
         Decision::Unchanged => "nothing".to_owned(),
-        Decision::Same(_) => "nothing, by another record".to_owned(),
+        Decision::Same(_) => "nothing, and it is learned".to_owned(),
         Decision::Stale => "stale".to_owned(),
         Decision::Reject(rejection) => format!("rejected: {}", rejection.kind()),
         Decision::Emit(emission) => {
@@ -239,7 +255,7 @@ fn an_unchanged_record_under_another_mapping_that_renders_otherwise_is_remapped(
 fn an_unchanged_record_under_another_mapping_that_renders_the_same_is_nothing() {
     let mut roll = Roll::called();
     roll.was_written_by_another_mapping(|_| {});
-    assert_eq!(roll.sees(200, &running()), "nothing, by another record");
+    assert_eq!(roll.sees(200, &running()), "nothing, and it is learned");
     assert_eq!(roll.sees(300, &running()), "nothing");
     assert_eq!(roll.state().revision, 1);
 }
@@ -321,12 +337,12 @@ fn terminated_or_a_tombstone_is_nothing_for_a_device_that_is_gone() {
     for leave in [Roll::misses as fn(&mut Roll, i64) -> String, |roll, at| roll.sees(at, &terminated())] {
         let mut roll = Roll::called();
         assert!(leave(&mut roll, 200).starts_with("removed"));
-        let gone = roll.state().clone();
+        let gone = roll.state();
         for at in [150, 200, 300] {
             assert_eq!(roll.sees(at, &terminated()), "nothing");
             assert_eq!(roll.misses(at), "nothing");
         }
-        assert_eq!(*roll.state(), gone);
+        assert_eq!(roll.state(), gone);
     }
 }
 
@@ -369,11 +385,11 @@ fn seen_again_after_an_absence_but_not_later_is_stale() {
 #[test]
 fn what_is_older_than_the_last_event_is_stale() {
     let mut roll = Roll::called();
-    let before = roll.state().clone();
+    let before = roll.state();
     assert_eq!(roll.sees(99, &named("db")), "stale");
     assert_eq!(roll.sees(99, &terminated()), "stale");
     assert_eq!(roll.misses(99), "stale");
-    assert_eq!(*roll.state(), before);
+    assert_eq!(roll.state(), before);
 }
 
 #[test]
@@ -390,7 +406,7 @@ fn only_records_that_wrote_make_others_stale() {
     assert_eq!(roll.sees(300, &running()), "nothing");
     assert_eq!(
         roll.sees(400, &with(|instance| instance["Monitoring"]["State"] = "enabled".into())),
-        "nothing, by another record"
+        "nothing, and it is learned"
     );
     assert_eq!(roll.sees(200, &named("db")), "updated device.name");
 }
@@ -439,11 +455,13 @@ fn a_member_that_occurs_twice_costs_no_instance() {
 fn the_same_bytes_observed_later_are_not_looked_at() {
     let mut roll = Roll::called();
     // A state that no look at the record would leave alone.
-    let mut state = roll.state().clone();
+    let mut state = roll.written.clone().unwrap();
     let Life::Present(rendering) = &mut state.life else { panic!("it is gone") };
     rendering.device = "no device at all".into();
     roll.devices.restore(ID, Some(state));
-    assert_eq!(roll.sees(200, &running()), "nothing");
+    // By the digest that came with the state, and from then on at a glance.
+    assert_eq!(roll.sees(200, &running()), "nothing, and it is learned");
+    assert_eq!(roll.sees(250, &running()), "nothing");
     assert_eq!(roll.sees(300, &with(|instance| instance["New"] = 1.into())), "updated device");
 }
 
@@ -451,8 +469,8 @@ fn the_same_bytes_observed_later_are_not_looked_at() {
 fn a_record_that_renders_the_same_lets_the_next_of_its_kind_pass() {
     let mut roll = Roll::called();
     let seen = with(|instance| instance["KeyName"] = "ops".into());
-    let state = roll.state().clone();
-    assert_eq!(roll.sees(200, &seen), "nothing, by another record");
+    let state = roll.state();
+    assert_eq!(roll.sees(200, &seen), "nothing, and it is learned");
     assert_eq!(roll.sees(300, &seen), "nothing");
     let after = roll.state();
     assert_eq!(
@@ -616,7 +634,7 @@ fn what_is_hidden_by_what_is_preferred_is_no_change() {
         instance["PrivateIpAddress"] = "10.9.9.9".into();
         instance["Ipv6Address"] = "2001:db8::1".into();
     });
-    assert_eq!(roll.sees(200, &hidden), "nothing, by another record");
+    assert_eq!(roll.sees(200, &hidden), "nothing, and it is learned");
 }
 
 // === What is not rendered, or quiet ===
@@ -651,7 +669,7 @@ fn what_is_not_rendered_and_what_is_quiet_is_nothing() {
     for (what, change) in NOT_RENDERED {
         let mut roll = Roll::called();
         let changed = with(change);
-        assert_eq!(roll.sees(200, &changed), "nothing, by another record", "{what}");
+        assert_eq!(roll.sees(200, &changed), "nothing, and it is learned", "{what}");
         assert_eq!(roll.sees(300, &changed), "nothing", "{what}");
         assert_eq!(roll.state().revision, 1, "{what}");
     }
@@ -670,7 +688,7 @@ fn the_order_of_members_and_lists_is_no_change() {
         instance["NetworkInterfaces"].as_array_mut().unwrap().insert(0, json!({"NetworkInterfaceId": "eni-0"}));
         instance["Tags"].as_array_mut().unwrap().reverse();
     });
-    assert_eq!(roll.sees(300, &shuffled), "nothing, by another record");
+    assert_eq!(roll.sees(300, &shuffled), "nothing, and it is learned");
 }
 
 // === Rejections ===
@@ -706,12 +724,12 @@ const REJECTED: &[Spoiled] = &[
 fn what_cannot_be_mapped_is_rejected_by_its_kind_and_leaves_the_device_alone() {
     for (kind, spoil) in REJECTED {
         for mut roll in [Roll::new(), Roll::called()] {
-            let before = roll.devices.get(ID).cloned();
+            let before = roll.devices.get(ID);
             let mut record = sent(200, Some(&named("db")));
             spoil(&mut record);
             let shown = record.value.as_deref().map(String::from_utf8_lossy);
             assert_eq!(roll.takes(&record), format!("rejected: {kind}"), "{shown:?}");
-            assert_eq!(roll.devices.get(ID), before.as_ref());
+            assert_eq!(roll.devices.get(ID), before);
             assert_eq!(roll.devices.len(), usize::from(before.is_some()));
         }
     }
@@ -907,6 +925,22 @@ proptest! {
     }
 
     #[test]
+    fn in_every_profile_every_record_is_decided_and_again_the_same_way(records in vec(any_record(), 1..6)) {
+        for profile in Profile::ALL {
+            let rules = Rules::new(Mapping { profile, ..Mapping::default() }, 12, LIMIT);
+            let mut devices = Devices::default();
+            for (offset, sent) in (0..).zip(&records) {
+                let decision = decide(&rules, &sent.at(offset), &devices, &mut |_| {});
+                let again = decide(&rules, &sent.at(offset), &devices, &mut |_| {});
+                prop_assert_eq!(format!("{decision:?}"), format!("{again:?}"));
+                if let Decision::Emit(emission) = decision {
+                    devices.put(std::str::from_utf8(sent.key.as_deref().unwrap()).unwrap(), Some(emission.state));
+                }
+            }
+        }
+    }
+
+    #[test]
     fn one_bad_member_never_loses_the_instance(instance in any_instance()) {
         let text = Value::from(instance).to_string();
         prop_assume!(text.len() <= LIMIT);
@@ -921,9 +955,9 @@ proptest! {
         for (at, instance) in [(100, before), (200, after)] {
             let record = sent(at, Some(&instance.into()));
             roll.takes(&record);
-            let state = roll.devices.get(ID).cloned();
+            let state = roll.devices.get(ID);
             prop_assert_eq!(roll.takes(&record), if record.value.as_ref().unwrap().len() > LIMIT { "rejected: too-large" } else { "nothing" });
-            prop_assert_eq!(roll.devices.get(ID).cloned(), state);
+            prop_assert_eq!(roll.devices.get(ID), state);
         }
     }
 

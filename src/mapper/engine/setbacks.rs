@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::port::{Fatal, Port, Setback};
-use super::{Engine, Partition};
+use super::{Batch, Engine, Partition};
 
 /// Consecutive transactions that may fail before the process gives up, for its supervisor to see.
 const MAX_SETBACKS: u32 = 20;
@@ -13,7 +13,7 @@ const MAX_BACKOFF: Duration = Duration::from_secs(5);
 impl<P: Port> Engine<P> {
     pub(super) fn recover(&mut self, setback: Setback) -> Result<(), Fatal> {
         tracing::warn!(%setback, "transaction failed");
-        self.batch = None;
+        let batch = self.batch.take();
         self.setbacks += 1;
         if self.setbacks > MAX_SETBACKS {
             return Err(Fatal(format!("{MAX_SETBACKS} transactions in a row failed, the last one: {setback}")));
@@ -23,7 +23,7 @@ impl<P: Port> Engine<P> {
         self.port.pause(&running)?;
         match setback {
             Setback::Fatal(cause) | Setback::TooLarge(cause) => Err(Fatal(cause)),
-            Setback::Renew(_) => self.renew(&running),
+            Setback::Renew(_) => self.renew(&running, batch),
             Setback::Abort(_) => match self.port.abort() {
                 Ok(()) => {
                     self.mind.observer.aborted();
@@ -31,7 +31,7 @@ impl<P: Port> Engine<P> {
                     self.undo()
                 }
                 Err(Setback::Fatal(cause)) => Err(Fatal(cause)),
-                Err(_) => self.renew(&running),
+                Err(_) => self.renew(&running, batch),
             },
         }
     }
@@ -54,7 +54,7 @@ impl<P: Port> Engine<P> {
     }
 
     /// A new producer; then the group's offsets tell whether the transaction was committed.
-    fn renew(&mut self, running: &[i32]) -> Result<(), Fatal> {
+    fn renew(&mut self, running: &[i32], batch: Option<Batch>) -> Result<(), Fatal> {
         self.mind.observer.renewed();
         self.port.wait(backoff(self.setbacks))?;
         let mut attempts = 0;
@@ -77,27 +77,33 @@ impl<P: Port> Engine<P> {
                 }
             }
         };
+        let now = self.port.now();
+        let mut was_committed = false;
         for &number in running {
-            let committed = committed.get(&number).copied().flatten();
+            let committed = committed.get(&number).copied().flatten().map(|committed| committed.offset);
             let Some(partition) = self.owned.get_mut(&number) else { continue };
             let next = partition.next.take();
             if next.is_some() && next == committed {
+                was_committed = true;
                 partition.devices.settle();
                 partition.committed = committed;
             } else if partition.committed == committed {
                 partition.roll_back();
             } else {
                 // Somebody else moved on from here.
-                *partition = Partition::new();
+                *partition = Partition::new(now, &self.mind.settings.budget);
                 continue;
             }
             self.port.resume(number, committed)?;
+        }
+        if let Some(batch) = batch.filter(|_| was_committed) {
+            self.mind.observer.count(&batch.tally);
         }
         Ok(())
     }
 }
 
 /// 50 ms, doubled with each failure, up to five seconds.
-fn backoff(failures: u32) -> Duration {
+pub(crate) fn backoff(failures: u32) -> Duration {
     Duration::from_millis(50).saturating_mul(1 << failures.min(10)).min(MAX_BACKOFF)
 }

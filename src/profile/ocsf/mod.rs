@@ -102,8 +102,8 @@ pub struct Event<'a> {
     pub metadata: Metadata<'a>,
     pub cloud: &'a Cloud,
     pub device: Device,
-    pub observables: Vec<Observable>,
-    pub unmapped: Unmapped,
+    pub observables: Vec<Observable<'a>>,
+    pub unmapped: unmapped::Stamped<'a>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -156,7 +156,7 @@ impl Inventory {
                 zone: instance.availability_zone().map(str::to_owned),
                 cloud_partition: partition.map(str::to_owned),
             },
-            unmapped: Unmapped::render(reading, &device, rejected),
+            unmapped: Unmapped::render(reading, &device, &rejected),
             device,
         }
     }

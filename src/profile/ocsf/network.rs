@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
-use crate::device::Detail as _;
-use crate::device::details::{Association, Details, Interface};
+use crate::device::details::{Association, Details, Interface, PrivateAddress};
+use crate::device::{Detail, Json};
 
 /// Entries of an instance, at most.
 const MAX_ENTRIES: usize = 4096;
@@ -75,26 +74,27 @@ impl Rejected {
     }
 
     /// `[{field, value}]`; `None` where there is none.
-    pub(super) fn into_detail(self) -> Option<Value> {
-        let entries = self.0.into_iter().map(|(field, value)| json!({"field": field, "value": value}));
-        let entries: Vec<_> = entries.collect();
-        (!entries.is_empty()).then(|| entries.into())
+    pub(super) fn detail(&self) -> Option<Json> {
+        let entry = |(field, value): &(&str, String)| Json::of(&[("field", field as &dyn Detail), ("value", value)]);
+        Json::list(self.0.iter().filter_map(entry))
     }
 }
 
 /// Interfaces by (card, device index, ID), what is missing last.
 pub(super) fn in_order<'d, 'a>(details: &'d Details<'a>) -> Vec<&'d Interface<'a>> {
     let mut interfaces: Vec<_> = details.network_interfaces.items().collect();
-    interfaces.sort_by_cached_key(|interface| {
-        let attachment = interface.attachment.known();
-        let card = attachment.and_then(|attachment| attachment.network_card_index.known()).copied();
-        let device = attachment.and_then(|attachment| attachment.device_index.known()).copied();
-        let id = interface.network_interface_id.text().map(str::to_owned);
-        // Of two that are otherwise alike, the record's order must not decide.
-        let rest = interface.detail().unwrap_or_default().to_string();
-        ((card.is_none(), card), (device.is_none(), device), (id.is_none(), id), rest)
-    });
+    // Of two that are otherwise alike, the record's order must not decide.
+    interfaces.sort_by(|a, b| place(a).cmp(&place(b)).then_with(|| Json::of(*a).cmp(&Json::of(*b))));
     interfaces
+}
+
+/// What interfaces are ordered by: card, device index and ID.
+fn place<'d>(interface: &'d Interface<'_>) -> impl Ord + use<'d> {
+    let attachment = interface.attachment.known();
+    let card = attachment.and_then(|attachment| attachment.network_card_index.known());
+    let device = attachment.and_then(|attachment| attachment.device_index.known());
+    let id = interface.network_interface_id.text();
+    ((card.is_none(), card), (device.is_none(), device), (id.is_none(), id))
 }
 
 /// An address and its name.
@@ -135,12 +135,11 @@ fn entries_of(interface: &Interface<'_>, rejected: &mut Rejected) -> Vec<Network
 }
 
 /// Private ones, the primary one first, each followed by the public ones that lead to it; then IPv6.
-fn addresses(interface: &Interface<'_>, rejected: &mut Rejected) -> Vec<Address> {
+fn addresses<'d>(interface: &'d Interface<'_>, rejected: &mut Rejected) -> Vec<Address> {
     let mut private: Vec<_> = interface.private_ip_addresses.items().collect();
-    private.sort_by_cached_key(|address| {
-        let rest = address.detail().unwrap_or_default().to_string();
-        (address.primary.known() != Some(&true), address.private_ip_address.text().map(str::to_owned), rest)
-    });
+    let place =
+        |address: &&'d PrivateAddress<'_>| (address.primary.known() != Some(&true), address.private_ip_address.text());
+    private.sort_by(|a, b| place(a).cmp(&place(b)).then_with(|| Json::of(*a).cmp(&Json::of(*b))));
     let own = rejected.ip("network_interfaces.private_ip_address", interface.private_ip_address.text());
     let is_listed = private.iter().any(|address| address.private_ip_address.text().is_some());
     let mut addresses = Addresses::default();

@@ -12,12 +12,12 @@ const MAX_OBSERVABLES: usize = 8192;
 /// OCSF's `observable`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[allow(missing_docs)]
-pub struct Observable {
+pub struct Observable<'a> {
     pub name: &'static str,
     #[serde(rename = "type")]
     pub kind: &'static str,
     pub type_id: i32,
-    pub value: String,
+    pub value: &'a str,
 }
 
 const HOSTNAME: (i32, &str) = (1, "Hostname");
@@ -28,12 +28,12 @@ const ACCOUNT_UID: (i32, &str) = (35, "Account Object: uid");
 const DEVICE_UID: (i32, &str) = (47, "Device Object: uid");
 
 /// Every value once for each path, in the order of the paths and of their lists.
-pub(super) fn of(device: &Device, cloud: &Cloud) -> Vec<Observable> {
+pub(super) fn of<'a>(device: &'a Device, cloud: &'a Cloud) -> Vec<Observable<'a>> {
     let mut found = Vec::new();
     let mut known = BTreeSet::new();
-    let mut add = |name: &'static str, (type_id, kind): (i32, &'static str), value: Option<&String>| {
-        if let Some(value) = value.filter(|value| known.insert((name, (*value).clone()))) {
-            found.push(Observable { name, kind, type_id, value: value.clone() });
+    let mut add = |name: &'static str, (type_id, kind): (i32, &'static str), value: Option<&'a String>| {
+        if let Some(value) = value.filter(|value| known.insert((name, value.as_str()))) {
+            found.push(Observable { name, kind, type_id, value });
         }
     };
     add("cloud.account.uid", ACCOUNT_UID, cloud.account.as_ref().map(|account| &account.uid));

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::ser::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::network::{self, Rejected};
 use super::{Device, MAX_CHANGE_BYTES, hardware};
-use crate::device::details::{BlockDevice, Details, Interface};
-use crate::device::{Detail as _, Reading};
+use crate::device::details::{Association, BlockDevice, Details, Interface};
+use crate::device::{Detail, Json, Member, Members, Reading, write_members};
 use crate::profile::change::Occurrence;
 use crate::profile::diff::entries;
 use crate::profile::fold::Quiet;
@@ -32,67 +34,124 @@ pub(super) const QUIET: &Quiet = &[
     &["unmapped", "placement", "group_name"],
 ];
 
-/// OCSF's `unmapped`: an object in JSON; in Avro, whose types would have to be known, its canonical JSON as text.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(transparent)]
-pub struct Unmapped(Map<String, Value>);
+/// The member that tells what happened.
+const CHANGE: &str = "change";
+
+/// OCSF's `unmapped`: an object in JSON; in Avro, whose types would have to be known, its canonical JSON as text. It is
+/// kept as that text: its members whose names precede `change`, and those that follow it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Unmapped {
+    before: String,
+    after: String,
+}
+
+/// An [`Unmapped`] with `change`: what happened.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stamped<'a> {
+    unmapped: &'a Unmapped,
+    change: Value,
+}
 
 impl Serialize for Unmapped {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if serializer.is_human_readable() {
-            self.0.serialize(serializer)
-        } else {
-            serializer.serialize_str(&Value::Object(self.0.clone()).to_string())
-        }
+        serialize(self.json(""), serializer)
     }
 }
 
+impl Serialize for Stamped<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serialize(self.unmapped.json(&text_of([(CHANGE, &self.change as &dyn Detail)])), serializer)
+    }
+}
+
+fn serialize<S: Serializer>(json: String, serializer: S) -> Result<S::Ok, S::Error> {
+    if serializer.is_human_readable() {
+        RawValue::from_string(json).map_err(S::Error::custom)?.serialize(serializer)
+    } else {
+        serializer.serialize_str(&json)
+    }
+}
+
+impl<'de> Deserialize<'de> for Unmapped {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let members = Map::deserialize(deserializer)?;
+        Ok(Self::of(members.iter().map(|(name, value)| (name.as_str(), value as &dyn Detail)).collect()))
+    }
+}
+
+/// Members as they are written in an object.
+fn text_of<'m>(members: impl IntoIterator<Item = (&'m str, &'m dyn Detail)>) -> String {
+    let mut json = Vec::with_capacity(2048);
+    write_members(&mut json, members);
+    String::from_utf8(json).expect("JSON is UTF-8")
+}
+
 impl Unmapped {
-    /// Whether there is nothing.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    fn of(mut members: Members<'_>) -> Self {
+        members.remove(CHANGE);
+        let after = members.split_off(CHANGE);
+        Self { before: text_of(members), after: text_of(after) }
     }
 
-    pub(super) fn render(reading: &Reading<'_>, device: &Device, rejected: Rejected) -> Self {
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.before.is_empty() && self.after.is_empty()
+    }
+
+    /// The object, with that member.
+    fn json(&self, change: &str) -> String {
+        let mut json = String::with_capacity(self.before.len() + change.len() + self.after.len() + 4);
+        json.push('{');
+        for members in [&self.before, change, &self.after] {
+            if json.len() > 1 && !members.is_empty() {
+                json.push(',');
+            }
+            json.push_str(members);
+        }
+        json.push('}');
+        json
+    }
+
+    pub(super) fn render(reading: &Reading<'_>, device: &Device, rejected: &Rejected) -> Self {
         let (instance, nothing) = (&reading.instance, Details::default());
         let details = reading.details.as_ref().unwrap_or(&nothing);
-        let Some(Value::Object(mut members)) = details.detail().or_else(|| Some(json!({}))) else {
-            return Self::default();
-        };
-        if hardware::cores(details).is_some() {
-            drop_member(&mut members, "cpu_options", "core_count");
-        }
-        if let Some(code) = members.get_mut("state").and_then(|state| state.get_mut("code")) {
-            // EC2 uses the high byte for itself.
-            *code = code.as_i64().map_or(Value::Null, |number| (number & 0xFF).into());
-        }
+        let mut members: Members<'_> = details.members().collect();
         members.remove("block_device_mappings");
-        let replaced = [
-            ("architecture", instance.architecture.detail()),
-            ("platform", instance.platform.detail()),
-            ("tags", tags(reading)),
-            ("volumes", volumes(details)),
-            ("network_interfaces", interfaces(details)),
-            ("rejected", rejected.into_detail()),
+        let mut cpu_options: Option<Members<'_>> = details.cpu_options.known().map(|it| it.members().collect());
+        if let Some(options) = cpu_options.as_mut().filter(|_| hardware::cores(details).is_some()) {
+            options.remove("core_count");
+        }
+        // EC2 uses the high byte for itself.
+        let code = details.state.known().and_then(|state| state.code.known()).map(|code| code & 0xFF);
+        let mut state: Option<Members<'_>> = details.state.known().map(|state| state.members().collect());
+        if let Some(state) = &mut state {
+            state.insert("code", &code);
+        }
+        let (tags, volumes, interfaces, rejected) =
+            (tags(reading), volumes(details), interfaces(details), rejected.detail());
+        let homeless = homeless(reading, device);
+        let replaced: [(&str, &dyn Detail); 8] = [
+            ("architecture", &instance.architecture),
+            ("cpu_options", &cpu_options),
+            ("network_interfaces", &interfaces),
+            ("platform", &instance.platform),
+            ("rejected", &rejected),
+            ("state", &state),
+            ("tags", &tags),
+            ("volumes", &volumes),
         ];
-        for (name, value) in replaced {
-            match value {
-                Some(value) => drop(members.insert(name.to_owned(), value)),
-                None => drop(members.remove(name)),
-            }
-        }
-        for (name, value) in homeless(reading, device) {
-            members.insert(name.to_owned(), value.into());
-        }
-        Self(members)
+        members.extend(replaced);
+        members.extend(homeless.iter().map(|(name, text)| (*name, text as &dyn Detail)));
+        Self::of(members)
     }
 
     pub(super) fn set_state(&mut self, name: &str, code: i64) {
-        self.0.insert("state".to_owned(), json!({"code": code, "name": name}));
+        let mut members: Map<String, Value> = serde_json::from_str(&self.json("")).unwrap_or_default();
+        members.insert("state".to_owned(), json!({"code": code, "name": name}));
+        *self = Self::of(members.iter().map(|(name, value)| (name.as_str(), value as &dyn Detail)).collect());
     }
 
-    /// With `change`: what happened.
-    pub(super) fn stamped(&self, occurrence: &Occurrence<'_>) -> Self {
+    pub(super) fn stamped(&self, occurrence: &Occurrence<'_>) -> Stamped<'_> {
         let mut change = Map::new();
         change.insert("kind".to_owned(), occurrence.change.name().into());
         if let Some(reason) = occurrence.change.reason() {
@@ -101,9 +160,7 @@ impl Unmapped {
         if !occurrence.fields.is_empty() {
             change.insert("fields".to_owned(), entries(occurrence.fields, MAX_CHANGE_BYTES).into());
         }
-        let mut members = self.0.clone();
-        members.insert("change".to_owned(), change.into());
-        Self(members)
+        Stamped { unmapped: self, change: change.into() }
     }
 }
 
@@ -116,16 +173,6 @@ pub(super) fn settle(inventory: &mut Value) {
         _ => return,
     };
     *state = settled.into();
-}
-
-/// Removes a member of a member, and that where it has no other.
-fn drop_member(members: &mut Map<String, Value>, object: &str, name: &str) {
-    if let Some(Value::Object(inner)) = members.get_mut(object) {
-        inner.remove(name);
-        if inner.is_empty() {
-            members.remove(object);
-        }
-    }
 }
 
 /// Names and addresses of the instance that neither the device nor its interfaces show.
@@ -149,54 +196,41 @@ fn homeless(reading: &Reading<'_>, device: &Device) -> Vec<(&'static str, String
 }
 
 /// By key.
-fn tags(reading: &Reading<'_>) -> Option<Value> {
-    let mut tags: Vec<_> = reading
-        .instance
-        .tags
-        .items()
-        .map(|tag| (tag.key.text(), tag.value.text()))
-        .filter(|tag| *tag != (None, None))
-        .collect();
+fn tags(reading: &Reading<'_>) -> Option<Json> {
+    let mut tags: Vec<_> = reading.instance.tags.items().map(|tag| (tag.key.text(), tag.value.text())).collect();
     tags.sort_unstable_by_key(|(key, value)| (key.is_none(), *key, *value));
-    let detail = |(key, value): (Option<&str>, Option<&str>)| {
-        let members = [("name", key), ("value", value)];
-        members.into_iter().filter_map(|(name, text)| Some((name.to_owned(), Value::from(text?)))).collect::<Value>()
-    };
-    (!tags.is_empty()).then(|| tags.into_iter().map(detail).collect())
+    Json::list(tags.iter().filter_map(|(key, value)| Json::of(&[("name", key as &dyn Detail), ("value", value)])))
 }
 
 /// The root device first, then by name.
-fn volumes(details: &Details<'_>) -> Option<Value> {
+fn volumes(details: &Details<'_>) -> Option<Json> {
     let root = details.root_device_name.text();
-    let mut devices: Vec<(&BlockDevice<'_>, Value)> =
-        details.block_device_mappings.items().filter_map(|device| Some((device, volume(device)?))).collect();
-    devices.sort_by_cached_key(|(device, volume)| {
-        let name = device.device_name.text();
-        let is_root = name.is_some() && name == root;
-        (!is_root, name.is_none(), name.map(str::to_owned), volume.to_string())
-    });
-    (!devices.is_empty()).then(|| devices.into_iter().map(|(_, volume)| volume).collect())
+    let mut volumes: Vec<_> = details
+        .block_device_mappings
+        .items()
+        .filter_map(|device| {
+            let name = device.device_name.text();
+            let is_root = name.is_some() && name == root;
+            Some((!is_root, name.is_none(), name, volume(device)?))
+        })
+        .collect();
+    volumes.sort_unstable();
+    Json::list(volumes.into_iter().map(|(.., volume)| volume))
 }
 
-fn volume(device: &BlockDevice<'_>) -> Option<Value> {
-    let mut members = match device.ebs.detail() {
-        Some(Value::Object(members)) => members,
-        _ => Map::new(),
-    };
-    if let Some(name) = device.device_name.detail() {
-        members.insert("device_name".to_owned(), name);
-    }
-    (!members.is_empty()).then(|| members.into())
+fn volume(device: &BlockDevice<'_>) -> Option<Json> {
+    let mut members: Members<'_> = device.ebs.known().into_iter().flat_map(|volume| volume.members()).collect();
+    members.insert("device_name", &device.device_name);
+    Json::of(&members)
 }
 
 /// What of the interfaces OCSF's entries do not show.
-fn interfaces(details: &Details<'_>) -> Option<Value> {
-    let told: Vec<_> = network::in_order(details).into_iter().filter_map(interface).collect();
-    (!told.is_empty()).then(|| told.into())
+fn interfaces(details: &Details<'_>) -> Option<Json> {
+    Json::list(network::in_order(details).into_iter().filter_map(interface))
 }
 
-fn interface(interface: &Interface<'_>) -> Option<Value> {
-    let Some(Value::Object(mut members)) = interface.detail() else { return None };
+fn interface(interface: &Interface<'_>) -> Option<Json> {
+    let mut members: Members<'_> = interface.members().collect();
     if interface.description.text().is_some_and(network::is_shown) {
         members.remove("description");
     }
@@ -206,51 +240,67 @@ fn interface(interface: &Interface<'_>) -> Option<Value> {
     for replaced in ["association", "ipv6_addresses", "network_interface_id"] {
         members.remove(replaced);
     }
-    if let Some(Value::Array(groups)) = members.get_mut("groups") {
-        let id = |group: &Value| group["uid"].as_str().map(str::to_owned);
-        groups.sort_by_cached_key(|group| (id(group).is_none(), id(group), group.to_string()));
-    }
+    let mut groups: Vec<_> = interface
+        .groups
+        .items()
+        .filter_map(|group| Some((group.uid.text().is_none(), group.uid.text(), Json::of(group)?)))
+        .collect();
+    groups.sort_unstable();
+    let groups = Json::list(groups.into_iter().map(|(.., group)| group));
+    let addresses = addresses(interface);
+    let uid = &interface.network_interface_id;
+    let others: [(&str, &dyn Detail); 3] = [("addresses", &addresses), ("groups", &groups), ("uid", uid)];
+    members.extend(others);
     // Without anything else there is nothing to tell.
-    if members.is_empty() && addresses(interface).is_none() {
-        return None;
-    }
-    if let Some(uid) = interface.network_interface_id.detail() {
-        members.insert("uid".to_owned(), uid);
-    }
-    if let Some(addresses) = addresses(interface) {
-        members.insert("addresses".to_owned(), addresses);
-    }
-    Some(members.into())
+    Json::of(&members).filter(|told| Json::of(&[("uid", uid as &dyn Detail)]).as_ref() != Some(told))
 }
 
 /// Which addresses are primary ones, and who owns those that lead to them.
-fn addresses(interface: &Interface<'_>) -> Option<Value> {
-    let owner = |association: &crate::device::Member<crate::device::details::Association<'_>>| {
-        association.known().and_then(|association| association.ip_owner_id.detail())
-    };
+fn addresses(interface: &Interface<'_>) -> Option<Json> {
     let private = interface.private_ip_addresses.items().map(|address| {
-        [
-            ("ip", address.private_ip_address.detail()),
-            ("primary", address.primary.detail()),
-            ("ip_owner_id", owner(&address.association)),
-        ]
+        (address.private_ip_address.text(), address.primary.known().copied(), owner(&address.association))
     });
-    let own = [
-        ("ip", interface.private_ip_address.detail()),
-        ("primary", None),
-        ("ip_owner_id", owner(&interface.association)),
-    ];
     // The list says the same of the primary address.
-    let own = interface.private_ip_addresses.known().is_none().then_some(own);
-    let ipv6 = interface.ipv6_addresses.items().map(|address| {
-        [("ip", address.ipv6_address.detail()), ("primary", address.is_primary_ipv6.detail()), ("ip_owner_id", None)]
-    });
+    let is_listed = interface.private_ip_addresses.known().is_some();
+    let own = (interface.private_ip_address.text(), None, owner(&interface.association));
+    let ipv6 = interface
+        .ipv6_addresses
+        .items()
+        .map(|address| (address.ipv6_address.text(), address.is_primary_ipv6.known().copied(), None));
     let mut told: Vec<_> = private
-        .chain(own)
+        .chain((!is_listed).then_some(own))
         .chain(ipv6)
-        .filter(|[_, primary, owner]| primary.1.is_some() || owner.1.is_some())
-        .filter_map(crate::device::object_of)
+        .filter(|(_, primary, owner)| primary.is_some() || owner.is_some())
+        .filter_map(|(ip, primary, owner)| {
+            let told: [(&str, &dyn Detail); 3] = [("ip", &ip), ("ip_owner_id", &owner), ("primary", &primary)];
+            Some((primary != Some(true), Json::of(&told)?))
+        })
         .collect();
-    told.sort_by_cached_key(|address| (address["primary"] != true, address.to_string()));
-    (!told.is_empty()).then(|| told.into())
+    told.sort_unstable();
+    Json::list(told.into_iter().map(|(_, address)| address))
+}
+
+fn owner<'d>(association: &'d Member<Association<'_>>) -> Option<&'d str> {
+    association.known()?.ip_owner_id.text()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_stands_among_the_members_by_its_name() {
+        for (members, with_change) in [
+            (r"{}", r#"{"change":{}}"#),
+            (r#"{"a":1}"#, r#"{"a":1,"change":{}}"#),
+            (r#"{"d":1}"#, r#"{"change":{},"d":1}"#),
+            (r#"{"a":1,"b":[],"d":1,"e":"\n"}"#, r#"{"a":1,"b":[],"change":{},"d":1,"e":"\n"}"#),
+        ] {
+            let unmapped: Unmapped = serde_json::from_str(members).unwrap();
+            assert_eq!(serde_json::to_string(&unmapped).unwrap(), members);
+            let stamped = Stamped { unmapped: &unmapped, change: json!({}) };
+            assert_eq!(serde_json::to_string(&stamped).unwrap(), with_change);
+            assert_eq!(unmapped.is_empty(), members == "{}");
+        }
+    }
 }

@@ -10,8 +10,8 @@ use quick_xml::escape::{EscapeError, resolve_xml_entity};
 use quick_xml::events::{BytesRef, BytesStart, Event};
 
 use super::content::{Content, is_blank, leaf};
+use super::shape::Shape;
 use super::{DecodeError, MAX_DEPTH};
-use crate::collector::aws::shape::Shape;
 use crate::record::canonical::{Members, Node};
 
 /// Reads elements into JSON values as they come, without a tree of the document in between.
@@ -22,13 +22,16 @@ pub(super) struct Decoder<'b, 's> {
     /// Where the objects of a [`Shape::Stream`] go.
     sink: &'s mut dyn FnMut(Members<'b>),
     body_length: usize,
-    /// The length of the byte order mark, which the reader does not see and hence not count.
+    /// The length of the byte order marks: the reader must not see any, for it would not count it.
     mark_length: u64,
 }
 
 impl<'b, 's> Decoder<'b, 's> {
     pub(super) fn new(body: &'b [u8], sink: &'s mut dyn FnMut(Members<'b>)) -> Self {
-        let bytes = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
+        let mut bytes = body;
+        while let Some(rest) = bytes.strip_prefix("\u{feff}".as_bytes()) {
+            bytes = rest;
+        }
         Self {
             reader: Reader::from_reader(bytes),
             text: valid_start(bytes),

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::collector::aws::shape::Shape;
+use super::shape::Shape;
 use crate::record::canonical::{Members, Name, Node, sort_by_name};
 
 /// What was found between an opening tag and its closing one.

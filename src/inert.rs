@@ -1,5 +1,10 @@
-//! Foreign text that a terminal only shows, and how wide it is.
+//! Foreign text that a terminal only shows, alone or in JSON, and how wide it is.
 
+use std::borrow::Cow;
+use std::io::{self, Write};
+
+use serde::Serialize;
+use serde_json::ser::{CompactFormatter, Formatter, Serializer};
 use unicode_width::UnicodeWidthChar;
 
 /// What stands for a character that cannot be shown.
@@ -34,6 +39,41 @@ pub fn inert(text: &str) -> String {
     inert
 }
 
+/// JSON with `\\u…` in place of what a terminal obeys or hides; it means the same. Ends of lines stay: JSON has none in its texts.
+pub fn escaped(json: &str) -> Cow<'_, str> {
+    let is_shown = |character| matches!(character, ' '..='~' | '\n') || is_printable(character);
+    if json.chars().all(is_shown) {
+        return Cow::Borrowed(json);
+    }
+    let mut text = String::with_capacity(json.len() + 16);
+    for character in json.chars() {
+        if is_shown(character) {
+            text.push(character);
+        } else {
+            text.extend(character.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
+        }
+    }
+    Cow::Owned(text)
+}
+
+/// Writes one JSON object, escaped, and the end of its line.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_line(line: &impl Serialize, output: &mut dyn Write) -> io::Result<()> {
+    line.serialize(&mut Serializer::with_formatter(&mut *output, Escaping(CompactFormatter)))?;
+    output.write_all(b"\n")
+}
+
+/// Compact, and escapes what a terminal does not merely show.
+struct Escaping(CompactFormatter);
+
+impl Formatter for Escaping {
+    fn write_string_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        self.0.write_string_fragment(writer, &escaped(fragment))
+    }
+}
+
 /// Text that fits the width: where it does not, `…` takes the place of what is before its last `end` columns.
 pub fn cut(text: &str, limit: usize, end: usize) -> String {
     if width_of(text) <= limit {
@@ -66,9 +106,9 @@ fn width(character: char) -> usize {
     character.width().unwrap_or_default()
 }
 
-/// Whether it is shown, by the standard library's tables, which it has for `{:?}`: there, neither controls nor formats,
+/// Whether a terminal shows it, by the standard library's tables, which it has for `{:?}`: there, neither controls nor formats,
 /// separators, private and unassigned characters are.
-fn is_printable(character: char) -> bool {
+pub fn is_printable(character: char) -> bool {
     // Behind a letter, because marks are printable only there; quotes and backslash are escaped for another reason.
     matches!(character, '\'' | '"' | '\\') || !format!("a{character}").escape_debug().skip(1).any(|part| part == '\\')
 }

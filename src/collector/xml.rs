@@ -1,7 +1,7 @@
 //! Decodes the body of a response of EC2, losing nothing of an instance.
 //!
 //! The SDK's own types drop every member that is newer than the SDK, and an inventory should not lag behind EC2. So the
-//! XML is read here. Names and types are those that the AWS CLI prints, for all members that the service model knows
+//! XML is read here, by nobody but us: this builds, and is fuzzed, without the SDK. Names and types are those that the AWS CLI prints, for all members that the service model knows
 //! (`shape.rs`); any other is kept as it looks. Attributes carry nothing in this protocol and are ignored.
 //!
 //! A body is decoded whole or not at all. One that ends early or has no `reservationSet` is an error: as a short page
@@ -9,14 +9,15 @@
 
 use serde_json::{Map, Value};
 
-use super::shape::{IMAGES_RESPONSE, INSTANCES_RESPONSE, REGIONS_RESPONSE, Shape, TAGS_RESPONSE};
 use crate::collector::source::RESERVATION_MEMBERS;
 use crate::record::canonical::{Instance, Members, Name, Node, member, to_map};
 use content::is_blank;
 use decoder::Decoder;
+use shape::{IMAGES_RESPONSE, INSTANCES_RESPONSE, REGIONS_RESPONSE, Shape, TAGS_RESPONSE};
 
 mod content;
 mod decoder;
+mod shape;
 #[cfg(test)]
 mod tests;
 

@@ -178,6 +178,14 @@ fn a_byte_order_mark_a_declaration_prefixes_and_attributes_do_not_matter() {
     assert_eq!(instances(&body), json!([{"InstanceId": "i-1"}]));
 }
 
+/// The reader passes over one by itself and does not count it: names came from three bytes earlier.
+#[test]
+fn a_second_byte_order_mark_does_not_shift_the_names() {
+    let instance = "<item><instanceId>i-1</instanceId></item>";
+    let body = format!("\u{feff}\u{feff}{}", page(&reservation(instance)));
+    assert_eq!(instances(&body), json!([{"InstanceId": "i-1"}]));
+}
+
 proptest! {
     #[test]
     fn any_text_survives(text in "\\PC*|[ -~\t\n\r]*") {
