@@ -1,8 +1,10 @@
 {{- define "rollcall.fullname" -}}
-{{- if contains "rollcall" .Release.Name -}}
-{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- else if contains "rollcall" .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
 {{- else -}}
-{{- printf "%s-rollcall" .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- printf "%s-rollcall" .Release.Name | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 {{- end -}}
 
@@ -18,104 +20,76 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 
-{{/* The StatefulSet of a stage: a dict with the root context, the stage's name, command, replicas and values. */}}
-{{- define "rollcall.stage" -}}
-{{- $root := .root -}}
-apiVersion: apps/v1
-kind: StatefulSet
-metadata:
-  name: {{ include "rollcall.fullname" $root }}-{{ .name }}
-  labels:
-    {{- include "rollcall.labels" $root | nindent 4 }}
-    app.kubernetes.io/component: {{ .name }}
-spec:
-  replicas: {{ .replicas }}
-  serviceName: {{ include "rollcall.fullname" $root }}
-  podManagementPolicy: Parallel
-  selector:
-    matchLabels:
-      {{- include "rollcall.selector" $root | nindent 6 }}
-      app.kubernetes.io/component: {{ .name }}
-  template:
-    metadata:
-      labels:
-        {{- include "rollcall.labels" $root | nindent 8 }}
-        app.kubernetes.io/component: {{ .name }}
-      annotations:
-        # A changed configuration restarts the pods.
-        checksum/config: {{ toYaml $root.Values.config | sha256sum }}
-        prometheus.io/scrape: "true"
-        prometheus.io/port: "9464"
-    spec:
-      {{- with $root.Values.imagePullSecrets }}
-      imagePullSecrets:
-        {{- toYaml . | nindent 8 }}
-      {{- end }}
-      serviceAccountName: {{ .values.serviceAccountName }}
-      automountServiceAccountToken: false
-      # Variables for each Service of the namespace would be taken for keys of the configuration.
-      enableServiceLinks: false
-      terminationGracePeriodSeconds: {{ $root.Values.terminationGracePeriodSeconds }}
-      securityContext:
-        runAsNonRoot: true
-        runAsUser: 65532
-        runAsGroup: 65532
-        seccompProfile:
-          type: RuntimeDefault
-      containers:
-        - name: {{ .name }}
-          image: "{{ $root.Values.image.repository }}:{{ $root.Values.image.tag | default $root.Chart.AppVersion }}"
-          imagePullPolicy: {{ $root.Values.image.pullPolicy }}
-          args: [{{ .command }}, --config, /etc/rollcall/rollcall.yaml]
-          env:
-            - name: ROLLCALL_INSTANCE_ID
-              valueFrom:
-                fieldRef:
-                  fieldPath: metadata.name
-            - name: ROLLCALL_ADMIN__LISTEN
-              value: 0.0.0.0:9464
-            {{- with $root.Values.env }}
-            {{- toYaml . | nindent 12 }}
-            {{- end }}
-          ports:
-            - name: admin
-              containerPort: 9464
-          livenessProbe:
-            httpGet:
-              path: /healthz
-              port: admin
-            initialDelaySeconds: 10
-            periodSeconds: 10
-          readinessProbe:
-            httpGet:
-              path: /readyz
-              port: admin
-            periodSeconds: 5
-          securityContext:
-            allowPrivilegeEscalation: false
-            readOnlyRootFilesystem: true
-            capabilities:
-              drop: [ALL]
-          resources:
-            {{- toYaml .values.resources | nindent 12 }}
-          volumeMounts:
-            - name: config
-              mountPath: /etc/rollcall
-              readOnly: true
-      volumes:
-        - name: config
-          configMap:
-            name: {{ include "rollcall.fullname" $root }}
-      {{- with .values.nodeSelector }}
-      nodeSelector:
-        {{- toYaml . | nindent 8 }}
-      {{- end }}
-      {{- with .values.tolerations }}
-      tolerations:
-        {{- toYaml . | nindent 8 }}
-      {{- end }}
-      {{- with .values.affinity }}
-      affinity:
-        {{- toYaml . | nindent 8 }}
-      {{- end }}
+{{/* The names of the stages that are on, as a YAML map of name to subcommand. */}}
+{{- define "rollcall.stages" -}}
+{{- if .Values.collector.enabled }}
+collector: collect
+{{- end }}
+{{- if .Values.mapper.enabled }}
+mapper: map
+{{- end }}
+{{- end -}}
+
+{{/* Name and labels of what belongs to a component: a dict with root and name. */}}
+{{- define "rollcall.metadata" -}}
+name: {{ include "rollcall.fullname" .root }}-{{ .name }}
+labels:
+  {{- include "rollcall.labels" .root | nindent 2 }}
+  app.kubernetes.io/component: {{ .name }}
+{{- end -}}
+
+{{- define "rollcall.componentSelector" -}}
+{{ include "rollcall.selector" .root }}
+app.kubernetes.io/component: {{ .name }}
+{{- end -}}
+
+{{/* The service account of a component: a dict with root, name and the component's values. */}}
+{{- define "rollcall.serviceAccountName" -}}
+{{- $account := .values.serviceAccount -}}
+{{- if $account.name -}}
+{{- $account.name -}}
+{{- else if $account.create -}}
+{{- include "rollcall.fullname" .root }}-{{ .name -}}
+{{- else -}}
+default
+{{- end -}}
+{{- end -}}
+
+{{/* A duration as the configuration has it (30s, 1m 30s, 1h) in whole seconds, rounded up. */}}
+{{- define "rollcall.seconds" -}}
+{{- $milliseconds := 0 -}}
+{{- range regexFindAll "[0-9]+ ?[a-z]+" . -1 -}}
+{{- $number := regexFind "[0-9]+" . | int -}}
+{{- $unit := regexFind "[a-z]+" . -}}
+{{- $factor := get (dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000) $unit -}}
+{{- $milliseconds = add $milliseconds (mul $number $factor) -}}
+{{- end -}}
+{{- div (add $milliseconds 999) 1000 -}}
+{{- end -}}
+
+{{/* How long a pod has to end: above the transaction timeout, so that a commit under way can be waited for. */}}
+{{- define "rollcall.gracePeriod" -}}
+{{- $timeout := include "rollcall.seconds" (.Values.config.kafka.transaction_timeout | default "30s") | int -}}
+{{- if kindIs "invalid" .Values.terminationGracePeriodSeconds -}}
+{{- add $timeout 15 -}}
+{{- else -}}
+{{- $grace := int .Values.terminationGracePeriodSeconds -}}
+{{- if le $grace $timeout -}}
+{{- fail (printf "terminationGracePeriodSeconds: %d s are not above config.kafka.transaction_timeout (%d s); leave it out, or raise it" $grace $timeout) -}}
+{{- end -}}
+{{- $grace -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What belongs to a hook before the release: a copy of its own, gone when the Job is done. */}}
+{{- define "rollcall.hook" -}}
+helm.sh/hook: pre-install,pre-upgrade
+helm.sh/hook-weight: "-5"
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end -}}
+
+{{/* The Secret with variables: the existing one, or the one that is made (a dict with root and its name made), or none. */}}
+{{- define "rollcall.secretName" -}}
+{{- $secrets := .root.Values.secrets -}}
+{{- $secrets.existing | default (ternary .made "" (not (empty $secrets.values))) -}}
 {{- end -}}
