@@ -127,7 +127,10 @@ fn what_cannot_be_mapped_lands_untouched_in_the_dead_letters_and_its_neighbours_
         assert_eq!(letter.headers[..HEADERS.len()], original.headers);
         let own = &letter.headers[HEADERS.len()..];
         let names: Vec<_> = own.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["error-kind", "error", "raw-topic", "raw-partition", "raw-offset", "failed-at"]);
+        assert_eq!(
+            names,
+            ["error-kind", "error", "raw-topic", "raw-partition", "raw-offset", "raw-timestamp", "failed-at"]
+        );
         let texts: Vec<_> =
             own.iter().map(|(_, text)| std::str::from_utf8(text.as_deref().unwrap()).unwrap()).collect();
         let is_it = |bad: &&Bad| bad.kind == texts[0] && (&bad.key, &bad.value) == (&letter.key, &letter.value);

@@ -1,12 +1,14 @@
 //! `rollcall demo`: needs nothing, ends by itself, and adds up.
 
-use std::io::Write as _;
-use std::process::{Command, Output};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use serde_json::json;
 use tempfile::NamedTempFile;
 
-use crate::support::process::rollcall;
+use crate::support::process::{get, rollcall, signal};
+use crate::support::wait_for;
 
 fn run(command: &mut Command) -> String {
     let Output { status, stdout, stderr } = command.output().unwrap();
@@ -32,6 +34,22 @@ fn the_demo_ends_by_itself_and_its_summary_adds_up() {
     assert!(created >= 300 && updated > 0 && removed > 0, "{summary}");
     assert_eq!(rows.lines().count(), 1 + created + updated + removed, "a heading and a row for each change");
     assert!(!output.contains('\u{1b}'), "no colours where there is no terminal");
+}
+
+#[test]
+fn the_demo_that_goes_on_has_a_status_page_with_its_changes() {
+    let mut command = rollcall();
+    command.args(["--set", "admin.listen=127.0.0.1:0", "demo", "--watch"]).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut demo = command.spawn().unwrap();
+    let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let address = lines.find_map(|line| Some(line.strip_prefix("Status page: http://")?.to_owned())).unwrap();
+    let rest = std::thread::spawn(move || lines.for_each(drop));
+    wait_for("a change on the page", Duration::from_secs(60), || {
+        get(&address, "/").filter(|page| page.contains("created") && page.contains("Collecting"))
+    });
+    signal(demo.id(), "INT");
+    assert!(demo.wait().unwrap().success());
+    rest.join().unwrap();
 }
 
 #[test]

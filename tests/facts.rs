@@ -13,6 +13,7 @@ use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
+use rollcall::kafka::statistics::nobody;
 use rollcall::kafka::{Message, TransactionalProducer};
 
 use crate::support::kafka::{TestTopics, committed, ends, flush, producer, send};
@@ -52,12 +53,20 @@ fn a_commit_without_draining_first_waits_out_a_poll() {
         began.elapsed()
     }));
 
-    let mut ours = TransactionalProducer::new(transactional(&topics.name("ours")), Duration::from_secs(30)).unwrap();
+    let mut ours =
+        TransactionalProducer::new(transactional(&topics.name("ours")), Duration::from_secs(30), nobody()).unwrap();
     ours.renew().unwrap();
     let ours = fastest((0..11).map(|_| {
         ours.begin().unwrap();
         for _ in 0..200 {
-            let message = Message { topic: &topic, partition: None, key: Some(b"k"), value: Some(b"x"), headers: &[] };
+            let message = Message {
+                topic: &topic,
+                partition: None,
+                timestamp: None,
+                key: Some(b"k"),
+                value: Some(b"x"),
+                headers: &[],
+            };
             ours.send(message).unwrap();
         }
         let began = Instant::now();
@@ -90,11 +99,20 @@ fn an_abort_with_unserved_delivery_reports_hangs_for_its_whole_timeout() {
     let drained = began.elapsed();
     assert!(drained < limit, "drained, it still took {drained:?}");
 
-    let mut ours = TransactionalProducer::new(transactional(&topics.name("ours")), Duration::from_secs(30)).unwrap();
+    let mut ours =
+        TransactionalProducer::new(transactional(&topics.name("ours")), Duration::from_secs(30), nobody()).unwrap();
     ours.renew().unwrap();
     ours.begin().unwrap();
     for _ in 0..200 {
-        ours.send(Message { topic: &topic, partition: None, key: None, value: Some(b"x"), headers: &[] }).unwrap();
+        ours.send(Message {
+            topic: &topic,
+            partition: None,
+            timestamp: None,
+            key: None,
+            value: Some(b"x"),
+            headers: &[],
+        })
+        .unwrap();
     }
     let began = Instant::now();
     ours.abort().unwrap();

@@ -2,8 +2,6 @@
 //! the end is held against what EC2 has shown.
 
 mod evidence;
-mod fleet;
-mod replicas;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,13 +9,13 @@ use std::time::Duration;
 use rollcall::record::partition_for;
 use serde_json::json;
 
-use crate::support::ec2::{FastEc2, FleetSpec};
-use crate::support::kafka::TestTopics;
+use crate::support::ec2::{FastEc2, FleetSpec, Life};
+use crate::support::kafka::{Read, TestTopics};
+use crate::support::replicas::{Kind, Moment, Replicas};
 use crate::support::servers::Broker;
-use crate::support::wait_for;
-use evidence::{Evidence, complete_since};
-use fleet::Life;
-use replicas::{Moment, Replicas};
+use crate::support::{seed, wait_for};
+use evidence::Evidence;
+pub use evidence::{Head, complete, complete_since};
 
 /// So named that each partition of `ec2.sweeps` has a scope at least: whoever is killed has something to do.
 const ACCOUNTS: [&str; 2] = ["111122223333", "777788889999"];
@@ -28,11 +26,19 @@ const INTERVAL: Duration = Duration::from_secs(10);
 const AWAY: Duration = Duration::from_secs(60);
 const KILLS: usize = 20;
 
-/// Of the kills, and of what happens to the fleet: another in `ROLLCALL_TEST_SEED`. It is printed, so that a failure can
-/// be replayed as far as the machine allows.
-fn seed() -> u64 {
-    std::env::var("ROLLCALL_TEST_SEED").map_or(10, |seed| seed.parse().expect("a number"))
-}
+pub const COLLECTOR: Kind = Kind {
+    command: "collect",
+    env: &super::AWS,
+    restoring: "sweeps: partitions assigned",
+    restored: "sweeps: partition restored",
+    given_up: &["sweeps: partitions given up"],
+    opened: "transaction opened",
+    committed: "transaction committed",
+    failed: "transaction failed, its pages will be published again",
+    done: Some("sweep complete"),
+    // It is committed at once.
+    stays_open: Duration::ZERO,
+};
 
 #[test]
 fn twenty_kills_three_freezes_and_a_minute_without_kafka_leave_the_records_as_the_fleet_is() {
@@ -53,7 +59,7 @@ fn twenty_kills_three_freezes_and_a_minute_without_kafka_leave_the_records_as_th
         "accounts": roles, "regions": REGIONS, "endpoint_url": ec2.url(), "page_size": 20,
         "calls_per_second": 20, "settling_delay": "0s"}}]);
     let seed = seed();
-    let mut replicas = Replicas::start(&config, seed);
+    let mut replicas = Replicas::start(COLLECTOR, &config, seed);
 
     let life = Life::begin(ec2, ACCOUNTS, REGIONS, seed);
     let kill = |replicas: &mut Replicas, moment| {
@@ -61,7 +67,7 @@ fn twenty_kills_three_freezes_and_a_minute_without_kafka_leave_the_records_as_th
         life.hurry();
     };
     for _ in 0..3 {
-        for moment in [Moment::Transaction, Moment::Restore, Moment::Sweep] {
+        for moment in [Moment::Transaction, Moment::Restore, Moment::Work] {
             kill(&mut replicas, moment);
         }
     }
@@ -78,10 +84,14 @@ fn twenty_kills_three_freezes_and_a_minute_without_kafka_leave_the_records_as_th
     kill(&mut replicas, Moment::AnyTime);
     replicas.freeze(Duration::from_secs(8));
     while replicas.kills() < KILLS {
-        let moment = [Moment::Sweep, Moment::Transaction, Moment::Restore][replicas.kills() % 3];
+        let moment = [Moment::Work, Moment::Transaction, Moment::Restore][replicas.kills() % 3];
         kill(&mut replicas, moment);
     }
     assert_eq!(replicas.kills(), KILLS);
+    // A transaction is so short that hardly anything of it reaches Kafka before its end: more kills, until something has.
+    while !is_any_left_behind(&topics) && replicas.kills() < 2 * KILLS {
+        kill(&mut replicas, Moment::Transaction);
+    }
     let (ec2, changes) = life.end();
 
     // The first sweep misses what is gone, the second removes it; both begin once nothing changes any more.
@@ -111,7 +121,7 @@ fn twenty_kills_three_freezes_and_a_minute_without_kafka_leave_the_records_as_th
     assert_eq!(told.ended, Vec::<String>::new(), "a collector ended by itself");
 
     // Was it put to the test at all? How many ghosts there would be is a matter of luck, two to five; it is printed.
-    assert!(told.killed_in_restore >= 2 && told.killed_in_transaction + told.killed_in_sweep >= 4, "{told:?}");
+    assert!(told.killed_in_restore >= 2 && told.killed_in_transaction + told.killed_in_work >= 4, "{told:?}");
     assert!(told.taken_over_while_frozen >= 1, "nobody took over from a frozen collector: {told:?}");
     assert!(evidence.aborted > 0, "no record was left behind by a transaction");
     assert!(evidence.tombstones > 20, "hardly anything was removed");
@@ -121,6 +131,15 @@ fn twenty_kills_three_freezes_and_a_minute_without_kafka_leave_the_records_as_th
 fn each_partition_of_the_churn_has_something_to_sweep() {
     let partitions: BTreeSet<_> = scopes().iter().map(|scope| partition_for(scope.as_bytes(), PARTITIONS)).collect();
     assert_eq!(partitions.len(), PARTITIONS as usize);
+}
+
+/// Whether some raw record will never be committed: it was written before, and is not among the committed ones after.
+fn is_any_left_behind(topics: &TestTopics) -> bool {
+    let places = |records: Vec<Read>| -> BTreeSet<_> {
+        records.iter().map(|record| (record.partition, record.offset)).collect()
+    };
+    let written = places(topics.read_uncommitted("raw"));
+    !written.is_subset(&places(topics.read("raw")))
 }
 
 /// As the keys of `ec2.sweeps` have them.

@@ -1,11 +1,11 @@
 //! The collector: nothing missed, nothing falsely gone. Scenario by scenario, on Apache Kafka.
 
 #[cfg(feature = "aws")]
-mod access;
+pub mod access;
 #[cfg(feature = "aws")]
 mod check;
 #[cfg(feature = "aws")]
-mod churn;
+pub mod churn;
 #[cfg(feature = "aws")]
 mod faults;
 mod memory;

@@ -40,6 +40,11 @@ def settings(args):
         # Consumer groups form at once, and tests may use short sessions.
         "group.initial.rebalance.delay.ms": 0,
         "group.min.session.timeout.ms": 500,
+        # The same for groups whose partitions the brokers share out: there the members set nothing.
+        "group.consumer.min.session.timeout.ms": 500,
+        "group.consumer.session.timeout.ms": 3000,
+        "group.consumer.min.heartbeat.interval.ms": 100,
+        "group.consumer.heartbeat.interval.ms": 200,
         # Kafka's defaults of 50 partitions each take seconds to create.
         "offsets.topic.num.partitions": 10,
         "transaction.state.log.num.partitions": 10,
@@ -51,6 +56,9 @@ def settings(args):
     }
     for pair in args.set:
         key, _, value = pair.partition("=")
+        if key.endswith("+"):
+            key = key[:-1]
+            value = f"{found[key]},{value}"
         found[key] = value
     return found
 
@@ -62,7 +70,8 @@ def main():
     parser.add_argument("--port", type=int, required=True, help="port for clients")
     parser.add_argument("--quorum", required=True, help="all controllers: NODE@HOST:PORT,…")
     parser.add_argument("--dir", type=pathlib.Path, required=True, help="the broker's folder")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="further broker setting")
+    parser.add_argument("--heap", default="768m", help="Java heap (default 768m)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="further broker setting; KEY+=VALUE adds to one")
     parser.add_argument("--jars", default=os.environ.get("ROLLCALL_TEST_KAFKA_JARS"), help="folder with Kafka's jars")
     parser.add_argument("--java", default=os.environ.get("ROLLCALL_TEST_JAVA", "java"), help="Java 17 or later")
     args = parser.parse_args()
@@ -75,8 +84,11 @@ def main():
     properties.write_text("".join(f"{key}={value}\n" for key, value in settings(args).items()))
 
     # The quick compiler and the simple collector: a broker starts sooner and leaves the cores to the tests.
-    java = [args.java, "-Xmx768m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+    java = [args.java, f"-Xmx{args.heap}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
     java += [f"-Djava.io.tmpdir={args.dir / 'tmp'}", f"-Dlog4j2.configurationFile={HERE / 'log4j2.properties'}"]
+    # What the brokers may read their keys from has to be allowed outside of their settings, too.
+    allowed = [value for key, value in settings(args).items() if key.endswith("oauthbearer.jwks.endpoint.url")]
+    java += [f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={url}" for url in allowed]
     java += ["-cp", f"{args.jars}/*"]
     if not (args.dir / "data" / "meta.properties").exists():
         tool = ["kafka.tools.StorageTool", "format", "--cluster-id", CLUSTER_ID, "--config", str(properties)]

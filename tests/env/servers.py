@@ -2,8 +2,8 @@
 """Start the servers of the tests, run a command with their addresses in its environment, stop them.
 
 servers.py [COMMAND ARGUMENT…]: without a command it prints the addresses as `export` lines and waits for Ctrl-C.
-Called by ./dev, with the Python of the test environment; ROLLCALL_TEST_JAVA, ROLLCALL_TEST_JARS and ROLLCALL_TEST_KCAT
-are set. The exit code is the command's; 1 if a server failed, 130 or 143 after Ctrl-C or SIGTERM.
+Called by ./dev, with the Python of the test environment; ./dev sets the variables that it reads. The exit code is the
+command's; 1 if a server failed, 130 or 143 after Ctrl-C or SIGTERM.
 """
 
 import ctypes
@@ -189,6 +189,10 @@ def start_all(folder, servers):
         # For tests that start brokers of their own with tests/env/kafka.py.
         "ROLLCALL_TEST_KAFKA_JARS": str(jars / "kafka"),
         "ROLLCALL_TEST_JAVA": java,
+        # Helm and the schemas of tests/env/go-modules.txt; prometheus and promtool.
+        "ROLLCALL_TEST_FROM_GO": os.environ["ROLLCALL_TEST_FROM_GO"],
+        "ROLLCALL_TEST_PROMETHEUS": os.environ["ROLLCALL_TEST_PROMETHEUS"],
+        "ROLLCALL_TEST_AXE": os.environ["ROLLCALL_TEST_AXE"],
         # The clients' folder is part of the checkout.
         "PYTHONDONTWRITEBYTECODE": "1",
         # Where a proxy is set, loopback goes past it.

@@ -1,16 +1,17 @@
 //! The servers of the harness: each shows other people's clients what the tests build on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::time::Duration;
 
+use rdkafka::producer::Producer;
 use serde_json::{Value, json};
 
 use super::{KEY, REGION, ask_as, read, texts};
 use crate::support::ec2::{CredentialsServer, FastEc2, FaultProxy, FleetSpec, Listing, State};
 use crate::support::kafka::{TestTopics, flush, send};
 use crate::support::process::{cpu_seconds, memory};
-use crate::support::servers::{Broker, Moto};
+use crate::support::servers::{Broker, Cluster, Moto};
 use crate::support::{python, server, wait_for};
 
 #[test]
@@ -164,6 +165,35 @@ fn a_broker_of_the_test_comes_back_with_its_data() {
     let read = topics.read("raw");
     assert_eq!(Vec::from_iter(read.iter().map(|record| record.key())), ["before", "after"]);
     assert_eq!(Vec::from_iter(topics.table("raw").into_keys()), ["after", "before"]);
+}
+
+#[test]
+fn three_brokers_take_records_while_one_is_away_and_wait_while_two_are() {
+    // One that does not answer is not waited for as long as by default.
+    let mut cluster = Cluster::start(&["broker.session.timeout.ms=3000", "broker.heartbeat.interval.ms=500"]);
+    let topics = TestTopics::create_replicated(&cluster.address(), 3);
+    let raw = topics.name("raw");
+    let producer = topics.producer();
+    let publish = |name: &str| {
+        (0..3).for_each(|partition| send(&producer, &raw, Some(name.as_bytes()), Some(b"x"), &[], Some(partition)));
+    };
+    cluster.broker(1).kill();
+    publish("one-is-away");
+    flush(&producer);
+    cluster.broker(2).pause();
+    publish("two-are-away");
+    producer.flush(Duration::from_secs(2)).expect_err("a record of which there are not two copies");
+    cluster.broker(2).resume();
+    flush(&producer);
+    cluster.broker(1).start_again();
+    cluster.broker(3).kill();
+    publish("another-is-away");
+    flush(&producer);
+    // A producer without idempotence may say it twice where an answer is lost.
+    let read = topics.read("raw");
+    let told: BTreeSet<_> = read.iter().map(|record| (record.partition, record.key())).collect();
+    let names = ["one-is-away", "two-are-away", "another-is-away"];
+    assert_eq!(told, (0..3).flat_map(|partition| names.map(|name| (partition, name))).collect());
 }
 
 #[test]

@@ -7,13 +7,17 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde_json::{Value, json};
 
-use super::server;
+use super::{server, wait_for};
+
+/// How long one question to Kafka takes at most, and how long it is asked again.
+const LIMIT: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Six topics that no other test has.
 #[derive(Debug, Clone)]
@@ -22,6 +26,7 @@ pub struct TestTopics {
     pub partitions: i32,
     /// The brokers, where they are not those of all tests.
     brokers: Option<String>,
+    replicas: i32,
 }
 
 /// A record that was read.
@@ -32,6 +37,8 @@ pub struct Read {
     pub key: Option<Vec<u8>>,
     pub value: Option<Vec<u8>>,
     pub headers: Vec<(String, Option<Vec<u8>>)>,
+    /// Milliseconds since the epoch.
+    pub timestamp: i64,
 }
 
 impl Read {
@@ -55,33 +62,55 @@ impl TestTopics {
 
     /// The same on brokers of the test's own.
     pub fn create_on(brokers: &str, partitions: i32) -> Self {
-        Self { brokers: Some(brokers.to_owned()), ..Self::named(partitions) }.created()
+        Self::named(partitions).on(brokers).created()
+    }
+
+    /// The same on three brokers: of three replicas two must be in sync. What is compacted is so soon.
+    pub fn create_replicated(brokers: &str, partitions: i32) -> Self {
+        Self { brokers: Some(brokers.to_owned()), replicas: 3, ..Self::named(partitions) }.created()
     }
 
     fn created(self) -> Self {
         let topics = self;
-        let count = topics.partitions;
-        let create = |name: &str, policy: &str, bytes: &str| {
-            let topic = topics.name(name);
-            let new = NewTopic::new(&topic, count, TopicReplication::Fixed(1))
-                .set("cleanup.policy", policy)
-                .set("max.message.bytes", bytes);
-            let admin: AdminClient<DefaultClientContext> = client_on(&topics.brokers()).create().unwrap();
-            let made = futures_executor(admin.create_topics([&new], &AdminOptions::new()));
-            made.unwrap().remove(0).unwrap();
-        };
-        create("raw", "delete", "4000000");
-        create("sweeps", "compact", "1048588");
-        create("events", "delete", "1048588");
-        create("state", "compact", "1048588");
-        create("dlq", "delete", "4100000");
-        create("health", "delete", "1048588");
+        topics.create_one("raw", "delete", "4000000");
+        topics.create_one("sweeps", "compact", "1048588");
+        topics.create_one("events", "delete", "1048588");
+        topics.create_one("state", "compact", "1048588");
+        topics.create_one("dlq", "delete", "4100000");
+        topics.create_one("health", "delete", "1048588");
+        // The controller has made them; a busy broker may not know it yet.
+        let client: BaseConsumer = client_on(&topics.brokers()).create().unwrap();
+        wait_for("the topics to be known", PATIENCE, || {
+            let known = client.fetch_metadata(None, LIMIT).ok()?;
+            let ours = known.topics().iter().filter(|topic| topic.name().starts_with(&format!("{}.", topics.prefix)));
+            (ours.count() == 6).then_some(())
+        });
         topics
+    }
+
+    fn create_one(&self, name: &str, policy: &str, bytes: &str) {
+        let topic = self.name(name);
+        let in_sync = (self.replicas - 1).max(1).to_string();
+        let mut new = NewTopic::new(&topic, self.partitions, TopicReplication::Fixed(self.replicas))
+            .set("cleanup.policy", policy)
+            .set("max.message.bytes", bytes)
+            .set("min.insync.replicas", &in_sync);
+        if self.replicas > 1 && policy == "compact" {
+            new = new.set("segment.bytes", "4194304").set("min.cleanable.dirty.ratio", "0.1");
+        }
+        let admin: AdminClient<DefaultClientContext> = client_on(&self.brokers()).create().unwrap();
+        let made = futures_executor(admin.create_topics([&new], &AdminOptions::new()));
+        made.unwrap().remove(0).unwrap();
+    }
+
+    /// The same on brokers of the test's own.
+    pub fn on(self, brokers: &str) -> Self {
+        Self { brokers: Some(brokers.to_owned()), ..self }
     }
 
     /// Only their names.
     pub fn named(partitions: i32) -> Self {
-        Self { prefix: format!("t-{}", uuid::Uuid::now_v7().simple()), partitions, brokers: None }
+        Self { prefix: format!("t-{}", uuid::Uuid::now_v7().simple()), partitions, brokers: None, replicas: 1 }
     }
 
     /// The brokers that they are on.
@@ -103,6 +132,29 @@ impl TestTopics {
     /// The last value of each key of one of them, as in `sweeps`.
     pub fn table(&self, topic: &str) -> BTreeMap<String, Vec<u8>> {
         last_values(&self.read(topic))
+    }
+
+    /// Hands over each record of one of them, without keeping it.
+    pub fn read_each(&self, topic: &str, isolation: &str, take: impl FnMut(Read)) {
+        read_each_on(&self.brokers(), &self.name(topic), isolation, take);
+    }
+
+    /// Where each partition of one of them ends.
+    pub fn ends(&self, topic: &str) -> BTreeMap<i32, i64> {
+        ends_on(&self.brokers(), &self.name(topic), self.partitions, "read_uncommitted")
+    }
+
+    /// Where the first open transaction of each begins, or the end.
+    pub fn stable_ends(&self, topic: &str) -> BTreeMap<i32, i64> {
+        ends_on(&self.brokers(), &self.name(topic), self.partitions, "read_committed")
+    }
+
+    /// Which of their brokers leads a partition of any topic, by its full name.
+    pub fn leader(&self, topic: &str, partition: i32) -> i32 {
+        let client: BaseConsumer = client_on(&self.brokers()).set("group.id", "test-reader").create().unwrap();
+        let metadata = wait_for("metadata", PATIENCE, || client.fetch_metadata(Some(topic), LIMIT).ok());
+        let partitions = metadata.topics()[0].partitions();
+        partitions.iter().find(|found| found.id() == partition).unwrap().leader()
     }
 
     /// A producer to them, as a foreign one would be: see [`producer`].
@@ -142,10 +194,6 @@ impl TestTopics {
     }
 }
 
-fn client() -> ClientConfig {
-    client_on(&server("KAFKA"))
-}
-
 fn client_on(brokers: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", brokers);
@@ -164,7 +212,8 @@ pub fn producer() -> BaseProducer {
 fn producer_on(brokers: &str) -> BaseProducer {
     let mut config = client_on(brokers);
     config.set("partitioner", "murmur2_random").set("linger.ms", "5").set("message.max.bytes", "5000000");
-    config.set("queue.buffering.max.messages", "1000000");
+    // A broker that goes away must not make a record come twice.
+    config.set("queue.buffering.max.messages", "1000000").set("enable.idempotence", "true");
     config.create().unwrap()
 }
 
@@ -186,10 +235,7 @@ pub fn send(
     record.payload = value;
     record.partition = partition;
     while let Err((error, unsent)) = producer.send(record) {
-        assert!(
-            matches!(error, KafkaError::MessageProduction(rdkafka::types::RDKafkaErrorCode::QueueFull)),
-            "{topic}: {error}"
-        );
+        assert!(matches!(error, KafkaError::MessageProduction(Code::QueueFull)), "{topic}: {error}");
         producer.poll(Duration::from_millis(5));
         record = unsent;
     }
@@ -205,6 +251,13 @@ pub fn read_all(topic: &str, isolation: &str) -> Vec<Read> {
 }
 
 fn read_all_on(brokers: &str, topic: &str, isolation: &str) -> Vec<Read> {
+    let mut read = Vec::new();
+    read_each_on(brokers, topic, isolation, |record| read.push(record));
+    read.sort_by_key(|record| (record.partition, record.offset));
+    read
+}
+
+fn read_each_on(brokers: &str, topic: &str, isolation: &str, mut take: impl FnMut(Read)) {
     let consumer: BaseConsumer = client_on(brokers)
         .set("group.id", "test-reader")
         .set("enable.auto.commit", "false")
@@ -212,18 +265,17 @@ fn read_all_on(brokers: &str, topic: &str, isolation: &str) -> Vec<Read> {
         .set("enable.partition.eof", "true")
         .create()
         .unwrap();
-    let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).unwrap();
+    let metadata = wait_for("metadata", PATIENCE, || consumer.fetch_metadata(Some(topic), LIMIT).ok());
     let partitions: Vec<_> = metadata.topics()[0].partitions().iter().map(|partition| partition.id()).collect();
     let mut assignment = TopicPartitionList::new();
     for partition in &partitions {
         assignment.add_partition_offset(topic, *partition, Offset::Beginning).unwrap();
     }
     consumer.assign(&assignment).unwrap();
-    let mut read = Vec::new();
     let mut open = partitions.len();
     while open > 0 {
-        match consumer.poll(Duration::from_secs(20)).expect("an answer within 20 s") {
-            Ok(message) => read.push(Read {
+        match consumer.poll(PATIENCE).expect("an answer in time") {
+            Ok(message) => take(Read {
                 partition: message.partition(),
                 offset: message.offset(),
                 key: message.key().map(<[u8]>::to_vec),
@@ -234,23 +286,26 @@ fn read_all_on(brokers: &str, topic: &str, isolation: &str) -> Vec<Read> {
                         headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
                     })
                     .unwrap_or_default(),
+                timestamp: message.timestamp().to_millis().expect("Kafka keeps it"),
             }),
             Err(KafkaError::PartitionEOF(_)) => open -= 1,
+            // News of a broker that is away: another has the partition, or will.
+            Err(KafkaError::MessageConsumption(Code::BrokerTransportFailure | Code::AllBrokersDown)) => {}
             Err(error) => panic!("{topic}: {error}"),
         }
     }
-    read.sort_by_key(|record| (record.partition, record.offset));
-    read
+}
+
+/// Whether there is such a topic.
+pub fn exists(topic: &str) -> bool {
+    let consumer: BaseConsumer = client_on(&server("KAFKA")).set("group.id", "test-reader").create().unwrap();
+    let metadata = wait_for("metadata", PATIENCE, || consumer.fetch_metadata(None, LIMIT).ok());
+    metadata.topics().iter().any(|found| found.name() == topic)
 }
 
 /// What a consumer of the topic may see.
 pub fn read_committed(topic: &str) -> Vec<Read> {
     read_all(topic, "read_committed")
-}
-
-/// The last value of each key of a compacted topic.
-pub fn table(topic: &str) -> BTreeMap<String, Vec<u8>> {
-    last_values(&read_committed(topic))
 }
 
 fn last_values(records: &[Read]) -> BTreeMap<String, Vec<u8>> {
@@ -273,7 +328,7 @@ fn committed_on(brokers: &str, group: &str, topic: &str, partitions: i32) -> BTr
     let consumer: BaseConsumer = client_on(brokers).set("group.id", group).create().unwrap();
     let mut list = TopicPartitionList::new();
     list.add_partition_range(topic, 0, partitions - 1);
-    let offsets = consumer.committed_offsets(list, Duration::from_secs(10)).unwrap();
+    let offsets = wait_for("committed offsets", PATIENCE, || consumer.committed_offsets(list.clone(), LIMIT).ok());
     let known = offsets.elements();
     known
         .iter()
@@ -283,9 +338,13 @@ fn committed_on(brokers: &str, group: &str, topic: &str, partitions: i32) -> BTr
 
 /// Where each partition ends.
 pub fn ends(topic: &str, partitions: i32) -> BTreeMap<i32, i64> {
+    ends_on(&server("KAFKA"), topic, partitions, "read_uncommitted")
+}
+
+fn ends_on(brokers: &str, topic: &str, partitions: i32, isolation: &str) -> BTreeMap<i32, i64> {
     let consumer: BaseConsumer =
-        client().set("group.id", "test-reader").set("isolation.level", "read_uncommitted").create().unwrap();
-    (0..partitions)
-        .map(|partition| (partition, consumer.fetch_watermarks(topic, partition, Duration::from_secs(10)).unwrap().1))
-        .collect()
+        client_on(brokers).set("group.id", "test-reader").set("isolation.level", isolation).create().unwrap();
+    let end =
+        |partition| wait_for("an end", PATIENCE, || Some(consumer.fetch_watermarks(topic, partition, LIMIT).ok()?.1));
+    (0..partitions).map(|partition| (partition, end(partition))).collect()
 }

@@ -28,7 +28,7 @@ impl Mapper {
             tenant_uid: Some("acme".to_owned()),
             ..Mapping::default()
         };
-        let rules = Rules { mapping, partitions: 12, max_record_bytes: 1 << 20 };
+        let rules = Rules::new(mapping, 12, 1 << 20);
         Self { rules, devices: Devices::default(), offset: 0 }
     }
 

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read as _, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,48 @@ pub fn config_file(config: &Value) -> NamedTempFile {
     let mut file = NamedTempFile::new().unwrap();
     file.write_all(config.to_string().as_bytes()).unwrap();
     file
+}
+
+/// The program, ended.
+pub struct Run {
+    pub stdout: String,
+    pub stderr: String,
+    pub code: Option<i32>,
+}
+
+impl Run {
+    /// `rollcall ARGUMENTS` with a configuration, to its end.
+    pub fn of(arguments: &[&str], config: &Value) -> Self {
+        let file = config_file(config);
+        let Output { status, stdout, stderr } =
+            rollcall().args(arguments).arg("--config").arg(file.path()).output().unwrap();
+        let [stdout, stderr] = [stdout, stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+        Self { stdout, stderr, code: status.code() }
+    }
+
+    #[track_caller]
+    pub fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{}\n{}", self.stdout, self.stderr);
+        self
+    }
+
+    #[track_caller]
+    pub fn complains_of(&self, parts: &[&str]) -> &Self {
+        for part in parts {
+            assert!(self.stderr.contains(part), "no {part:?} in:\n{}", self.stderr);
+        }
+        self
+    }
+
+    #[track_caller]
+    pub fn keeps(&self, secret: &str) -> &Self {
+        assert!(!self.stdout.contains(secret) && !self.stderr.contains(secret), "{secret} is told");
+        self
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap()
+    }
 }
 
 /// A stage that runs; killed when dropped.
@@ -99,9 +141,8 @@ impl Stage {
 
     /// Waits until it answers `ok` at `/readyz`.
     pub fn wait_until_ready(&mut self) {
-        let opened = self.wait_for("admin port open", Duration::from_secs(30));
-        let address = opened["address"].as_str().unwrap().to_owned();
-        super::wait_for("readiness", Duration::from_secs(60), || {
+        let address = self.admin_address();
+        super::wait_for("readiness", Duration::from_secs(180), || {
             assert!(self.child.try_wait().unwrap().is_none(), "it ended; log:\n{}", self.tail());
             get(&address, "/readyz").filter(|answer| answer.starts_with("HTTP/1.1 200"))
         });
@@ -109,9 +150,18 @@ impl Stage {
 
     /// The admin port's answer to a GET, once the port is known from the log.
     pub fn get(&mut self, path: &str) -> String {
+        get(&self.admin_address(), path).expect("an answer")
+    }
+
+    /// The address of a page of the admin port, for a browser.
+    pub fn address(&mut self, path: &str) -> String {
+        format!("http://{}{path}", self.admin_address())
+    }
+
+    fn admin_address(&mut self) -> String {
         let opened = self.seen.iter().find(|event| event["message"] == "admin port open").cloned();
-        let opened = opened.unwrap_or_else(|| self.wait_for("admin port open", Duration::from_secs(30)));
-        get(opened["address"].as_str().unwrap(), path).expect("an answer")
+        let opened = opened.unwrap_or_else(|| self.wait_for("admin port open", Duration::from_secs(60)));
+        opened["address"].as_str().unwrap().to_owned()
     }
 
     /// The sum of a metric over the label sets that contain `labels`.
@@ -206,7 +256,8 @@ pub fn memory(pid: u32) -> Memory {
     Memory { now: of("VmRSS:"), peak: of("VmHWM:") }
 }
 
-fn get(address: &str, path: &str) -> Option<String> {
+/// The answer to a GET, if somebody listens.
+pub fn get(address: &str, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").ok()?;

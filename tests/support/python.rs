@@ -32,6 +32,13 @@ fn run(script: &str, arguments: &[&str]) -> Output {
     Command::new(server("PYTHON")).arg(path).args(arguments).output().unwrap()
 }
 
+/// A folder with the certificate of a CA and one that it signed, with its key: see `make_ca.py`.
+pub fn authority(arguments: &[&str]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    client("make_ca.py", &[&["--dir", folder.path().to_str().unwrap()], arguments].concat());
+    folder
+}
+
 /// The JSON lines that a client prints.
 pub fn lines(script: &str, arguments: &[&str]) -> Vec<Value> {
     client(script, arguments).lines().map(|line| serde_json::from_str(line).unwrap()).collect()

@@ -21,11 +21,11 @@ const SINGLE_OBJECT: usize = 10;
 const CLOCK: TimeDelta = TimeDelta::seconds(2);
 
 /// How a sweep stood when a transaction was committed.
-struct Head {
-    scope: String,
-    sweep: String,
-    began: DateTime<Utc>,
-    ended: Option<DateTime<Utc>>,
+pub struct Head {
+    pub scope: String,
+    pub sweep: String,
+    pub began: DateTime<Utc>,
+    pub ended: Option<DateTime<Utc>>,
     verdict: String,
 }
 
@@ -50,10 +50,17 @@ fn heads(topics: &TestTopics) -> Vec<Head> {
     heads.collect()
 }
 
-/// The complete sweeps of each scope that began after a moment.
+/// The complete sweeps, as they stood at their ends.
+pub fn complete(topics: &TestTopics) -> Vec<Head> {
+    let complete = heads(topics).into_iter().filter(|head| head.verdict == "Complete");
+    complete.map(|head| (head.sweep.clone(), head)).collect::<BTreeMap<_, _>>().into_values().collect()
+}
+
+/// The complete sweeps of each scope that began after a moment; not those of a clock that was ahead.
 pub fn complete_since(topics: &TestTopics, moment: DateTime<Utc>) -> BTreeMap<String, BTreeSet<String>> {
     let mut complete = BTreeMap::<_, BTreeSet<_>>::new();
-    for head in heads(topics).into_iter().filter(|head| head.verdict == "Complete" && head.began > moment) {
+    let is_since = |head: &Head| head.verdict == "Complete" && head.began > moment && head.began <= Utc::now();
+    for head in heads(topics).into_iter().filter(is_since) {
         complete.entry(head.scope).or_default().insert(head.sweep);
     }
     complete

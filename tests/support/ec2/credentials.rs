@@ -11,6 +11,8 @@ use super::wire::{Reply, Request, Server};
 const ROLE: &str = "inventory";
 const IMDS: &str = "/latest/meta-data/iam/security-credentials/";
 const IMDS_TOKEN: &str = "imds-token";
+/// What it hands out for secrets and tokens.
+pub const SERVED_SECRET: &str = "canary-served";
 
 /// The server. Each answer hands out keys of its own: `ASIA`, the kind in capitals, a number from 1 in four digits.
 pub struct CredentialsServer {
@@ -81,7 +83,7 @@ impl Shared {
                 let (key, until) = self.hand_out("IMDS");
                 json(json!({
                     "Code": "Success", "Type": "AWS-HMAC", "LastUpdated": text(Utc::now()), "AccessKeyId": key,
-                    "SecretAccessKey": "secret", "Token": "session", "Expiration": text(until),
+                    "SecretAccessKey": SERVED_SECRET, "Token": SERVED_SECRET, "Expiration": text(until),
                 }))
             }
             ("GET", "/container") => {
@@ -91,13 +93,13 @@ impl Shared {
                 }
                 let (key, until) = self.hand_out("CONTAINER");
                 json(json!({
-                    "AccessKeyId": key, "SecretAccessKey": "secret", "Token": "session", "Expiration": text(until),
+                    "AccessKeyId": key, "SecretAccessKey": SERVED_SECRET, "Token": SERVED_SECRET, "Expiration": text(until),
                 }))
             }
             ("GET", "/federation/credentials") => {
                 let (key, until) = self.hand_out("SSO");
                 json(json!({"roleCredentials": {
-                    "accessKeyId": key, "secretAccessKey": "secret", "sessionToken": "session",
+                    "accessKeyId": key, "secretAccessKey": SERVED_SECRET, "sessionToken": SERVED_SECRET,
                     "expiration": until.timestamp_millis(),
                 }}))
             }

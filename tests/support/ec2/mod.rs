@@ -15,13 +15,15 @@ mod credentials;
 mod fast;
 mod fault;
 mod fleet;
+mod life;
 mod proxy;
 mod wire;
 mod xml;
 
 pub use call::Call;
-pub use credentials::CredentialsServer;
+pub use credentials::{CredentialsServer, SERVED_SECRET};
 pub use fast::{FastEc2, Listing};
 pub use fault::{Fault, When, on, on_any};
 pub use fleet::{Fields, FleetSpec, Machine, State};
+pub use life::Life;
 pub use proxy::{FaultProxy, RuleId};
