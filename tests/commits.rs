@@ -96,11 +96,18 @@ fn a_commit_that_never_arrived_is_done_again_from_its_beginning() {
     assert_eq!(updates, 4.0, "what was done again is counted once, with its commit");
 }
 
-/// The partition of `__consumer_offsets` that has a group's offsets: by Java's hash of its name.
+/// The partition of `__consumer_offsets` that has a group's offsets: by Java's hash of its name, whose sign is dropped
+/// (`Utils.abs`).
 fn offsets_partition(group: &str) -> i32 {
     const PARTITIONS: i32 = 10;
     let hash = group.bytes().fold(0_i32, |hash, byte| hash.wrapping_mul(31).wrapping_add(i32::from(byte)));
-    (hash & i32::MAX) % PARTITIONS
+    hash.saturating_abs() % PARTITIONS
+}
+
+#[test]
+fn the_partition_of_a_groups_offsets_is_the_brokers() {
+    // Its hash is negative; a broker of Kafka 4.4 told the partition.
+    assert_eq!(offsets_partition("t-01a2259718ff75a78af91ffac727f83a.mapper"), 7);
 }
 
 /// A mapper is killed when the marker of its last transaction is on the offsets and not yet on the state. `successor`

@@ -25,9 +25,9 @@ fn every_case_of_the_contract_comes_out_as_written() {
         field_errors.sort();
         field_errors.dedup();
         let scope = Scope { account: case["headers"]["aws-account"].as_str(), region: None };
-        let device = mapping.render(reading.instance.instance_id.text().unwrap(), &reading, scope);
+        let mut device = mapping.render(reading.instance.instance_id.text().unwrap(), &reading, scope);
         let occurrence = Occurrence::created(observed_at.timestamp_millis(), Origin::default());
-        let event = serde_json::to_value(mapping.event(&device, &occurrence)).unwrap();
+        let event = serde_json::to_value(mapping.event(&mut device, &occurrence)).unwrap();
         if event != case["event"] {
             wrong.push(format!("{name}: {}\n  expected {}\n  came out {event}", case["title"], case["event"]));
         }
@@ -62,9 +62,9 @@ fn a_dozen_cases_come_out_as_written_in_the_other_profiles_too() {
             let mapping = Mapping { profile, ..Mapping::default() };
             let text = case["record"].to_string();
             let scope = Scope { account: record.header(AWS_ACCOUNT), region: record.header(AWS_REGION) };
-            let device = mapping.render(id, &mapping.read(&text).unwrap(), scope);
+            let mut device = mapping.render(id, &mapping.read(&text).unwrap(), scope);
             let occurrence = Occurrence::created(record.observed_at_ms(), Origin::of(&record));
-            let mut event = serde_json::to_value(mapping.event(&device, &occurrence)).unwrap();
+            let mut event = serde_json::to_value(mapping.event(&mut device, &occurrence)).unwrap();
             if let Some(uid) = event.pointer_mut("/metadata/uid") {
                 assert_eq!(uid.as_str().unwrap().len(), 32);
                 *uid = "*".into();

@@ -328,7 +328,10 @@ fn committed_on(brokers: &str, group: &str, topic: &str, partitions: i32) -> BTr
     let consumer: BaseConsumer = client_on(brokers).set("group.id", group).create().unwrap();
     let mut list = TopicPartitionList::new();
     list.add_partition_range(topic, 0, partitions - 1);
-    let offsets = wait_for("committed offsets", PATIENCE, || consumer.committed_offsets(list.clone(), LIMIT).ok());
+    let offsets = wait_for("committed offsets", PATIENCE, || {
+        let told = consumer.committed_offsets(list.clone(), LIMIT);
+        told.inspect_err(|error| eprintln!("committed offsets of {group}: {error}")).ok()
+    });
     let known = offsets.elements();
     known
         .iter()

@@ -44,12 +44,12 @@ impl Mapper {
             headers: headers.iter().map(|(name, value)| (*name, Some(value.as_bytes()))).collect(),
         };
         self.offset += 1;
-        let emission = match decide(&self.rules, &record, &self.devices, &mut |_| {}) {
+        let mut emission = match decide(&self.rules, &record, &self.devices, &mut |_| {}) {
             Decision::Emit(emission) => emission,
             Decision::Reject(rejection) => panic!("rejected: {rejection}"),
             Decision::Unchanged | Decision::Same(_) | Decision::Stale => return None,
         };
-        let write = |encoder: &Encoder| event::record(&record, &emission, &self.rules, encoder, "raw").unwrap();
+        let mut write = |encoder: &Encoder| event::record(&record, &mut emission, &self.rules, encoder, "raw").unwrap();
         let json = write(&Encoder::json());
         let avro = write(&Encoder::avro(self.rules.mapping.profile, Framing::SingleObject).unwrap());
         self.devices.put(ID, Some(emission.state.clone()));

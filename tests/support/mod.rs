@@ -40,6 +40,7 @@ pub fn seed() -> u64 {
 ///
 /// # Panics
 /// After `limit`, naming what was waited for.
+#[track_caller]
 pub fn wait_for<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + limit;
     loop {

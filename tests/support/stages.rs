@@ -18,6 +18,7 @@ pub fn map_all(topics: &TestTopics, config: &Value) {
 }
 
 /// Waits until the mapper's group has committed what is on the raw topic now.
+#[track_caller]
 pub fn wait_until_mapped(topics: &TestTopics) {
     // Behind the last record, not at the partition's end: there may be the marker of the collector's transaction.
     let ends: BTreeMap<_, _> = topics.read("raw").iter().map(|record| (record.partition, record.offset + 1)).collect();
