@@ -64,8 +64,8 @@ pub fn render(
             continue;
         };
         reading.unreadable(&mut |path| complain(format!("{id}: {path} cannot be read and is taken for absent")));
-        let device = mapping.render(id, &reading, scope);
-        write_line(&mapping.event(&device, &occurrence), output)?;
+        let mut device = mapping.render(id, &reading, scope);
+        write_line(&mapping.event(&mut device, &occurrence), output)?;
         rendered.events += 1;
     }
     output.flush()?;

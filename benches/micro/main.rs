@@ -24,6 +24,10 @@ use rollcall::record::{
 };
 use serde_json::{Value, json};
 
+/// The program's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     divan::main();
 }
@@ -158,8 +162,8 @@ impl Mapper {
     /// All that is made of a record but the sending; the state that follows, if it says something.
     fn map(&self, record: &RawRecord<'_>) -> Option<Box<Emission>> {
         match decide(&self.rules, record, &self.devices, &mut |_| {}) {
-            Decision::Emit(emission) => {
-                black_box(event::record(record, &emission, &self.rules, &self.encoder, "raw").unwrap());
+            Decision::Emit(mut emission) => {
+                black_box(event::record(record, &mut emission, &self.rules, &self.encoder, "raw").unwrap());
                 black_box(self.changelog.record(record, &emission.state).unwrap());
                 Some(emission)
             }

@@ -99,7 +99,7 @@ impl Mapper {
         match decision {
             Decision::Unchanged | Decision::Stale | Decision::Reject(_) => {}
             Decision::Same(glance) => self.devices.learn(key_of(&record), glance),
-            Decision::Emit(emission) => self.emits(&record, &emission),
+            Decision::Emit(emission) => self.emits(&record, *emission),
         }
         let again = self.decides(&record);
         assert!(!matches!(again, Decision::Emit(_)), "the same record once more is an event: {again:?}");
@@ -109,10 +109,14 @@ impl Mapper {
         decide(&self.tools.rules, record, &self.devices, &mut |_| {})
     }
 
-    fn emits(&mut self, record: &RawRecord<'_>, emission: &Emission) {
-        let written = |encoder: &Encoder| {
-            let event =
-                event::record(record, emission, &self.tools.rules, encoder, "raw").expect("an event can be written");
+    fn emits(&mut self, record: &RawRecord<'_>, mut emission: Emission) {
+        if let Some(rendering) = emission.state.present() {
+            let device = self.tools.rules.mapping.device_from_json(&rendering.device).expect("a device can be read");
+            assert_eq!(device, emission.device);
+        }
+        let mut written = |encoder: &Encoder| {
+            let event = event::record(record, &mut emission, &self.tools.rules, encoder, "raw")
+                .expect("an event can be written");
             event.value.expect("an event has a value")
         };
         let json: Value = serde_json::from_slice(&written(&self.tools.json)).expect("an event is JSON");
@@ -127,10 +131,6 @@ impl Mapper {
             other => panic!("an event cannot be read: {other:?}"),
         }
         let state = &emission.state;
-        if let Some(rendering) = state.present() {
-            let device = self.tools.rules.mapping.device_from_json(&rendering.device).expect("a device can be read");
-            assert_eq!(device, emission.device);
-        }
         let encoded = self.tools.changelog.encode(state).expect("a state can be written");
         assert_eq!(self.tools.changelog.decode(&encoded).as_ref(), Ok(state), "written and read");
         let key = key_of(record);

@@ -4,8 +4,8 @@
 //! [`Member::Bad`], is skipped, and the parse goes on, in one pass and without a tree of values.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fmt;
+use std::iter;
 use std::marker::PhantomData;
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -182,6 +182,12 @@ impl Json {
         detail.write(&mut json).then_some(Self(json))
     }
 
+    /// The object of these members, which are in the order of their names; `None` where they say nothing.
+    pub fn object<'m>(members: impl IntoIterator<Item = Named<'m>>) -> Option<Self> {
+        let mut json = Vec::with_capacity(256);
+        write_object(&mut json, members).then_some(Self(json))
+    }
+
     /// The list of these, in this order; `None` where there are none.
     pub fn list(elements: impl IntoIterator<Item = Self>) -> Option<Self> {
         let mut json = vec![b'['];
@@ -196,12 +202,28 @@ impl Json {
     }
 }
 
-/// Members of an object, by name.
-pub type Members<'m> = BTreeMap<&'m str, &'m dyn Detail>;
+/// A member of an object: its name, and what is said of it.
+pub type Named<'m> = (&'m str, &'m dyn Detail);
+
+/// Members, with others in place of their namesakes or beside them. Both are in the order of their names.
+pub fn replaced<'m>(
+    members: impl IntoIterator<Item = Named<'m>>,
+    others: impl IntoIterator<Item = Named<'m>>,
+) -> impl Iterator<Item = Named<'m>> {
+    let (mut members, mut others) = (members.into_iter().peekable(), others.into_iter().peekable());
+    iter::from_fn(move || {
+        let Some((other, _)) = others.peek() else { return members.next() };
+        if let Some(member) = members.next_if(|(name, _)| name < other) {
+            return Some(member);
+        }
+        members.next_if(|(name, _)| name == other);
+        others.next()
+    })
+}
 
 /// Appends those of the members that say something, each as `"name":value`, in the order in which they come, which must
 /// be that of their names.
-pub fn write_members<'m>(json: &mut Vec<u8>, members: impl IntoIterator<Item = (&'m str, &'m dyn Detail)>) {
+pub fn write_members<'m>(json: &mut Vec<u8>, members: impl IntoIterator<Item = Named<'m>>) {
     let (start, mut last) = (json.len(), "");
     for (name, member) in members {
         debug_assert!(last < name, "{name} follows {last}");
@@ -220,7 +242,7 @@ pub fn write_members<'m>(json: &mut Vec<u8>, members: impl IntoIterator<Item = (
 }
 
 /// Appends an object of the members that say something; whether there are any.
-pub fn write_object<'m>(json: &mut Vec<u8>, members: impl IntoIterator<Item = (&'m str, &'m dyn Detail)>) -> bool {
+pub fn write_object<'m>(json: &mut Vec<u8>, members: impl IntoIterator<Item = Named<'m>>) -> bool {
     let start = json.len();
     json.push(b'{');
     write_members(json, members);
@@ -230,18 +252,6 @@ pub fn write_object<'m>(json: &mut Vec<u8>, members: impl IntoIterator<Item = (&
     }
     json.push(b'}');
     true
-}
-
-impl<'m, const N: usize> Detail for [(&'m str, &'m dyn Detail); N] {
-    fn write(&self, json: &mut Vec<u8>) -> bool {
-        write_object(json, self.iter().copied())
-    }
-}
-
-impl Detail for Members<'_> {
-    fn write(&self, json: &mut Vec<u8>) -> bool {
-        write_object(json, self.iter().map(|(name, member)| (*name, *member)))
-    }
 }
 
 impl Detail for Json {

@@ -16,7 +16,7 @@ use serde::de::{Error, Unexpected};
 
 use details::Details;
 use lenient::{AnyObject, Inspect};
-pub use lenient::{Detail, Json, List, Member, Members, Path, Text, write_members};
+pub use lenient::{Detail, Json, List, Member, Named, Path, Text, replaced, write_members};
 use model::objects;
 
 /// The tag whose value is an instance's name.

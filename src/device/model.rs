@@ -29,7 +29,7 @@ macro_rules! objects {
 
         impl<$life> $name<$life> {
             /// Its members in snake case.
-            pub fn members(&self) -> impl Iterator<Item = (&str, &dyn $crate::device::Detail)> {
+            pub fn members(&self) -> impl Iterator<Item = $crate::device::Named<'_>> {
                 [$((stringify!($member), &self.$member as &dyn $crate::device::Detail),)*].into_iter()
             }
         }

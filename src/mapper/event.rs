@@ -15,13 +15,13 @@ const MAX_DIFF_BYTES: usize = 16 * 1024;
 /// Largest header `changed`, in bytes of JSON.
 const MAX_CHANGED_BYTES: usize = 8 * 1024;
 
-/// The event that `emission` is, made from `record`.
+/// The event that `emission` is, made from `record`. The emission's device is stamped with what is this event's own.
 ///
 /// # Errors
 /// When the device does not fit the schema of its profile: a fault of this program.
 pub fn record(
     record: &RawRecord<'_>,
-    emission: &Emission,
+    emission: &mut Emission,
     rules: &Rules,
     encoder: &Encoder,
     raw_topic: &str,
@@ -37,7 +37,7 @@ pub fn record(
         last_change: state.last_change,
         origin: Origin::of(record),
     };
-    let event = rules.mapping.event(&emission.device, &occurrence);
+    let event = rules.mapping.event(&mut emission.device, &occurrence);
     let mut headers = vec![("change", emission.change.name().to_owned())];
     if let Some(reason) = emission.change.reason() {
         headers.push(("reason", reason.to_owned()));

@@ -171,9 +171,11 @@ impl Devices {
     }
 }
 
-/// What the allocator takes for so many bytes: a word in front, and whole pairs of words.
+/// What the allocator, mimalloc, takes for so many bytes: pairs of words, then four sizes between two powers of two.
 fn allocated(bytes: usize) -> usize {
-    (bytes + 8).next_multiple_of(16).max(32)
+    let words = bytes.div_ceil(8).max(1);
+    let step = if words <= 8 { 2 } else { 1 << ((words - 1).ilog2() - 2) };
+    words.next_multiple_of(step) * 8
 }
 
 #[cfg(test)]

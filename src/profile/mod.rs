@@ -122,8 +122,7 @@ pub struct Scope<'a> {
 }
 
 /// What a profile renders of an instance.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(untagged)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Device {
     /// Of profile `sekoia`.
     Sekoia(Box<sekoia::Device>),
@@ -214,8 +213,8 @@ impl Mapping {
         folded
     }
 
-    /// The event that reports `device`.
-    pub fn event<'a>(&'a self, device: &'a Device, occurrence: &Occurrence<'a>) -> Event<'a> {
+    /// The event that reports `device`, stamped with what belongs to this event only.
+    pub fn event<'a>(&'a self, device: &'a mut Device, occurrence: &Occurrence<'a>) -> Event<'a> {
         match device {
             Device::Sekoia(device) => {
                 let observed_at = DateTime::from_timestamp_millis(occurrence.observed_at).unwrap_or_default();
@@ -235,7 +234,11 @@ impl Device {
     /// # Errors
     /// None that a device can cause.
     pub fn to_json(&self) -> Result<String, serde_json::Error> {
-        serde_json::to_string(self)
+        match self {
+            Device::Sekoia(device) => to_json(device),
+            Device::Ocsf(inventory) => inventory.to_json(),
+            Device::Cse(device) => to_json(device),
+        }
     }
 
     /// Where it is, as far as the profile tells.
@@ -266,6 +269,13 @@ impl Device {
             Device::Cse(device) => Device::Cse(device),
         }
     }
+}
+
+/// As serde_json does it, in room that most devices need no more of.
+fn to_json(device: &impl Serialize) -> Result<String, serde_json::Error> {
+    let mut json = Vec::with_capacity(2048);
+    serde_json::to_writer(&mut json, device)?;
+    Ok(String::from_utf8(json).expect("JSON is UTF-8"))
 }
 
 impl<'a> Event<'a> {

@@ -63,7 +63,7 @@ pub struct Field {
 impl Change {
     /// What an event tells.
     pub fn of(instance: &str, emission: &Emission) -> Self {
-        let json = serde_json::to_value(&emission.device).unwrap_or_default();
+        let json = emission.device.to_json().and_then(|json| serde_json::from_str::<Value>(&json)).unwrap_or_default();
         // In profile `ocsf` it is in a member, beside what belongs to the cloud.
         let device = json.get("device").unwrap_or(&json);
         let text = |name: &str| device.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());

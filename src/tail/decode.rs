@@ -157,8 +157,8 @@ mod tests {
     fn event(profile: Profile, encoder: &Encoder) -> Vec<u8> {
         let mapping = Mapping { profile, ..Mapping::default() };
         let instance = r#"{"InstanceId": "i-1", "OwnerId": "123456789012", "State": {"Name": "running"}}"#;
-        let device = mapping.render("i-1", &Reading::in_full(instance).unwrap(), Scope::default());
-        encoder.encode(&mapping.event(&device, &Occurrence::created(1_780_000_000_000, Origin::default()))).unwrap()
+        let mut device = mapping.render("i-1", &Reading::in_full(instance).unwrap(), Scope::default());
+        encoder.encode(&mapping.event(&mut device, &Occurrence::created(1_780_000_000_000, Origin::default()))).unwrap()
     }
 
     fn single_object(profile: Profile) -> Vec<u8> {

@@ -69,8 +69,8 @@ impl Mind {
                 let now = chrono::Utc::now().timestamp_millis();
                 (vec![dead_letter(record, &rejection, &self.settings.raw_topic, now)], Memory::Nothing)
             }
-            Decision::Emit(emission) => {
-                let event = event::record(record, &emission, &self.rules, &self.encoder, &self.settings.raw_topic)
+            Decision::Emit(mut emission) => {
+                let event = event::record(record, &mut emission, &self.rules, &self.encoder, &self.settings.raw_topic)
                     .map_err(|error| fault(&error))?;
                 let state = self.changelog.record(record, &emission.state).map_err(|error| fault(&error))?;
                 (vec![event, state], Memory::Put(id(), emission.state, emission.glance))

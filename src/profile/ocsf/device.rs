@@ -163,19 +163,16 @@ impl Device {
         }
     }
 
-    /// The device with the times of its life.
-    pub(super) fn stamped(&self, occurrence: &Occurrence<'_>) -> Self {
+    /// Stamps the times of its life.
+    pub(super) fn stamp(&mut self, occurrence: &Occurrence<'_>) {
         let [first_seen, last_seen, modified] =
             [occurrence.first_seen, occurrence.last_seen, occurrence.last_change].map(Instant::clamped);
-        Self {
-            first_seen_time: Some(first_seen.ms()),
-            first_seen_time_dt: Some(first_seen.dt()),
-            last_seen_time: Some(last_seen.ms()),
-            last_seen_time_dt: Some(last_seen.dt()),
-            modified_time: Some(modified.ms()),
-            modified_time_dt: Some(modified.dt()),
-            ..self.clone()
-        }
+        self.first_seen_time = Some(first_seen.ms());
+        self.first_seen_time_dt = Some(first_seen.dt());
+        self.last_seen_time = Some(last_seen.ms());
+        self.last_seen_time_dt = Some(last_seen.dt());
+        self.modified_time = Some(modified.ms());
+        self.modified_time_dt = Some(modified.dt());
     }
 }
 

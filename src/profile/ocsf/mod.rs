@@ -24,7 +24,7 @@ pub use unmapped::Unmapped;
 
 use super::change::{Change, Occurrence};
 use super::diff::Identities;
-use super::{Scope, TERMINATED, fold};
+use super::{Scope, TERMINATED, fold, to_json};
 use crate::device::Reading;
 use instant::Instant;
 
@@ -47,12 +47,12 @@ pub(super) const IDENTITIES: &Identities =
     &[&["uid"], &["uid", "ip"], &["name"], &["device_name"], &["ip"], &["secondary_interface_id"]];
 
 /// What the profile renders of an instance. A difference in here is a change.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[allow(missing_docs)]
 pub struct Inventory {
     pub cloud: Cloud,
     pub device: Device,
-    #[serde(default, skip_serializing_if = "Unmapped::is_empty")]
+    #[serde(default)]
     pub unmapped: Unmapped,
 }
 
@@ -101,7 +101,7 @@ pub struct Event<'a> {
     pub message: String,
     pub metadata: Metadata<'a>,
     pub cloud: &'a Cloud,
-    pub device: Device,
+    pub device: &'a Device,
     pub observables: Vec<Observable<'a>>,
     pub unmapped: unmapped::Stamped<'a>,
 }
@@ -161,20 +161,41 @@ impl Inventory {
         }
     }
 
+    /// Canonical JSON.
+    ///
+    /// # Errors
+    /// None that a device can cause.
+    pub fn to_json(&self) -> Result<String, serde_json::Error> {
+        #[derive(Serialize)]
+        struct Mapped<'a> {
+            cloud: &'a Cloud,
+            device: &'a Device,
+        }
+        let mut json = to_json(&Mapped { cloud: &self.cloud, device: &self.device })?;
+        if !self.unmapped.is_empty() {
+            // It is JSON already, which serde_json would check once more.
+            json.truncate(json.len() - 1);
+            json.extend([r#","unmapped":"#, &self.unmapped.to_json(), "}"]);
+        }
+        Ok(json)
+    }
+
     /// The same device, terminated.
     pub fn terminated(mut self) -> Self {
         self.unmapped.set_state(TERMINATED, TERMINATED_CODE);
         self
     }
 
-    /// The event that reports this inventory.
+    /// The event that reports this inventory, on which it stamps the times of the device's life.
     pub fn event<'a>(
-        &'a self,
+        &'a mut self,
         occurrence: &Occurrence<'a>,
         labels: &[String],
         tenant_uid: Option<&'a str>,
     ) -> Event<'a> {
+        self.device.stamp(occurrence);
         let time = Instant::clamped(occurrence.observed_at);
+        let time_dt = time.dt();
         let activity = Activity::of(occurrence.change);
         Event {
             activity_id: activity.id,
@@ -190,12 +211,12 @@ impl Inventory {
             status: "Success",
             status_id: 1,
             time: time.ms(),
-            time_dt: time.dt(),
+            metadata: self.metadata(occurrence, &time_dt, labels, tenant_uid),
+            time_dt,
             timezone_offset: 0,
             message: message(&self.device.uid, occurrence),
-            metadata: self.metadata(occurrence, time, labels, tenant_uid),
             cloud: &self.cloud,
-            device: self.device.stamped(occurrence),
+            device: &self.device,
             observables: observable::of(&self.device, &self.cloud),
             unmapped: self.unmapped.stamped(occurrence),
         }
@@ -204,7 +225,7 @@ impl Inventory {
     fn metadata<'a>(
         &self,
         occurrence: &Occurrence<'a>,
-        time: Instant,
+        time_dt: &str,
         labels: &[String],
         tenant_uid: Option<&'a str>,
     ) -> Metadata<'a> {
@@ -220,7 +241,7 @@ impl Inventory {
             log_name: "DescribeInstances",
             log_provider: "ec2.amazonaws.com",
             original_time: origin.original_time,
-            uid: self.event_uid(time, occurrence.change),
+            uid: self.event_uid(time_dt, occurrence.change),
             correlation_uid: origin.sweep_id,
             sequence: occurrence.revision,
             labels: [change]
@@ -235,11 +256,11 @@ impl Inventory {
     }
 
     /// The same for the same event, whenever and by whomever it is made.
-    fn event_uid(&self, time: Instant, change: Change) -> String {
+    fn event_uid(&self, time_dt: &str, change: Change) -> String {
         let account = self.cloud.account.as_ref().map_or("", |account| &account.uid);
         let region = self.cloud.region.as_deref().unwrap_or_default();
         let mut hasher = blake3::Hasher::new();
-        for part in [account, region, &self.device.uid, &time.dt(), change.name()] {
+        for part in [account, region, &self.device.uid, time_dt, change.name()] {
             // A length first, so that no part can pass for the end of what precedes it.
             hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part.as_bytes());

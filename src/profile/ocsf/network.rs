@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::device::Json;
 use crate::device::details::{Association, Details, Interface, PrivateAddress};
-use crate::device::{Detail, Json};
 
 /// Entries of an instance, at most.
 const MAX_ENTRIES: usize = 4096;
@@ -75,7 +75,7 @@ impl Rejected {
 
     /// `[{field, value}]`; `None` where there is none.
     pub(super) fn detail(&self) -> Option<Json> {
-        let entry = |(field, value): &(&str, String)| Json::of(&[("field", field as &dyn Detail), ("value", value)]);
+        let entry = |(field, value): &(&str, String)| Json::object([("field", field as _), ("value", value as _)]);
         Json::list(self.0.iter().filter_map(entry))
     }
 }

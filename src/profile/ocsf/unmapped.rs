@@ -1,16 +1,16 @@
 //! `unmapped`: what of the record has no home in OCSF, in snake case; and what happened to the device.
 
-use std::collections::BTreeSet;
+use std::iter;
 
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::network::{self, Rejected};
+use super::network::{self, NetworkInterface, Rejected};
 use super::{Device, MAX_CHANGE_BYTES, hardware};
 use crate::device::details::{Association, BlockDevice, Details, Interface};
-use crate::device::{Detail, Json, Member, Members, Reading, write_members};
+use crate::device::{Detail, Json, Member, Named, Reading, replaced, write_members};
 use crate::profile::change::Occurrence;
 use crate::profile::diff::entries;
 use crate::profile::fold::Quiet;
@@ -34,6 +34,9 @@ pub(super) const QUIET: &Quiet = &[
     &["unmapped", "placement", "group_name"],
 ];
 
+/// In place of a member: it is not told, or elsewhere.
+static NOTHING: Option<Json> = None;
+
 /// The member that tells what happened.
 const CHANGE: &str = "change";
 
@@ -52,50 +55,49 @@ pub struct Stamped<'a> {
     change: Value,
 }
 
-impl Serialize for Unmapped {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serialize(self.json(""), serializer)
-    }
-}
-
 impl Serialize for Stamped<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serialize(self.unmapped.json(&text_of([(CHANGE, &self.change as &dyn Detail)])), serializer)
-    }
-}
-
-fn serialize<S: Serializer>(json: String, serializer: S) -> Result<S::Ok, S::Error> {
-    if serializer.is_human_readable() {
-        RawValue::from_string(json).map_err(S::Error::custom)?.serialize(serializer)
-    } else {
-        serializer.serialize_str(&json)
+        let json = self.unmapped.json(&text_of([(CHANGE, &self.change as _)]));
+        if serializer.is_human_readable() {
+            RawValue::from_string(json).map_err(S::Error::custom)?.serialize(serializer)
+        } else {
+            serializer.serialize_str(&json)
+        }
     }
 }
 
 impl<'de> Deserialize<'de> for Unmapped {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let members = Map::deserialize(deserializer)?;
-        Ok(Self::of(members.iter().map(|(name, value)| (name.as_str(), value as &dyn Detail)).collect()))
+        Map::deserialize(deserializer).map(|members| Self::of_map(&members))
     }
 }
 
 /// Members as they are written in an object.
-fn text_of<'m>(members: impl IntoIterator<Item = (&'m str, &'m dyn Detail)>) -> String {
+fn text_of<'m>(members: impl IntoIterator<Item = Named<'m>>) -> String {
     let mut json = Vec::with_capacity(2048);
     write_members(&mut json, members);
     String::from_utf8(json).expect("JSON is UTF-8")
 }
 
 impl Unmapped {
-    fn of(mut members: Members<'_>) -> Self {
-        members.remove(CHANGE);
-        let after = members.split_off(CHANGE);
-        Self { before: text_of(members), after: text_of(after) }
+    /// Of members in the order of their names.
+    fn of<'m>(members: impl Iterator<Item = Named<'m>>) -> Self {
+        let mut members = members.filter(|(name, _)| *name != CHANGE).peekable();
+        Self { before: text_of(iter::from_fn(|| members.next_if(|(name, _)| *name < CHANGE))), after: text_of(members) }
+    }
+
+    fn of_map(members: &Map<String, Value>) -> Self {
+        Self::of(members.iter().map(|(name, value)| (name.as_str(), value as _)))
     }
 
     /// Whether there is nothing.
     pub fn is_empty(&self) -> bool {
         self.before.is_empty() && self.after.is_empty()
+    }
+
+    /// The object.
+    pub(super) fn to_json(&self) -> String {
+        self.json("")
     }
 
     /// The object, with that member.
@@ -115,40 +117,40 @@ impl Unmapped {
     pub(super) fn render(reading: &Reading<'_>, device: &Device, rejected: &Rejected) -> Self {
         let (instance, nothing) = (&reading.instance, Details::default());
         let details = reading.details.as_ref().unwrap_or(&nothing);
-        let mut members: Members<'_> = details.members().collect();
-        members.remove("block_device_mappings");
-        let mut cpu_options: Option<Members<'_>> = details.cpu_options.known().map(|it| it.members().collect());
-        if let Some(options) = cpu_options.as_mut().filter(|_| hardware::cores(details).is_some()) {
-            options.remove("core_count");
-        }
+        let is_shown = hardware::cores(details).is_some();
+        let cpu_options = details.cpu_options.known().and_then(|options| {
+            let shown: Option<Named<'_>> = is_shown.then_some(("core_count", &NOTHING));
+            Json::object(replaced(options.members(), shown))
+        });
         // EC2 uses the high byte for itself.
-        let code = details.state.known().and_then(|state| state.code.known()).map(|code| code & 0xFF);
-        let mut state: Option<Members<'_>> = details.state.known().map(|state| state.members().collect());
-        if let Some(state) = &mut state {
-            state.insert("code", &code);
-        }
+        let state = details.state.known().and_then(|state| {
+            let code = state.code.known().map(|code| code & 0xFF);
+            Json::object(replaced(state.members(), [("code", &code as _)]))
+        });
         let (tags, volumes, interfaces, rejected) =
             (tags(reading), volumes(details), interfaces(details), rejected.detail());
-        let homeless = homeless(reading, device);
-        let replaced: [(&str, &dyn Detail); 8] = [
+        let Homeless { ipv6_address, private_dns_name, private_ip_address } = Homeless::of(reading, device);
+        let others: [Named<'_>; 12] = [
             ("architecture", &instance.architecture),
+            ("block_device_mappings", &NOTHING),
             ("cpu_options", &cpu_options),
+            ("ipv6_address", &ipv6_address),
             ("network_interfaces", &interfaces),
             ("platform", &instance.platform),
+            ("private_dns_name", &private_dns_name),
+            ("private_ip_address", &private_ip_address),
             ("rejected", &rejected),
             ("state", &state),
             ("tags", &tags),
             ("volumes", &volumes),
         ];
-        members.extend(replaced);
-        members.extend(homeless.iter().map(|(name, text)| (*name, text as &dyn Detail)));
-        Self::of(members)
+        Self::of(replaced(details.members(), others))
     }
 
     pub(super) fn set_state(&mut self, name: &str, code: i64) {
-        let mut members: Map<String, Value> = serde_json::from_str(&self.json("")).unwrap_or_default();
+        let mut members: Map<String, Value> = serde_json::from_str(&self.to_json()).unwrap_or_default();
         members.insert("state".to_owned(), json!({"code": code, "name": name}));
-        *self = Self::of(members.iter().map(|(name, value)| (name.as_str(), value as &dyn Detail)).collect());
+        *self = Self::of_map(&members);
     }
 
     pub(super) fn stamped(&self, occurrence: &Occurrence<'_>) -> Stamped<'_> {
@@ -176,30 +178,37 @@ pub(super) fn settle(inventory: &mut Value) {
 }
 
 /// Names and addresses of the instance that neither the device nor its interfaces show.
-fn homeless(reading: &Reading<'_>, device: &Device) -> Vec<(&'static str, String)> {
-    let instance = &reading.instance;
-    let interfaces = || device.network_interfaces.iter();
-    let ips: BTreeSet<_> = interfaces().filter_map(|entry| entry.ip.as_deref()).chain(device.ip.as_deref()).collect();
-    let names: BTreeSet<_> =
-        interfaces().filter_map(|entry| entry.hostname.as_deref()).chain(device.hostname.as_deref()).collect();
-    let mut found = Vec::new();
-    for (name, text) in
-        [("private_ip_address", instance.private_ip_address.text()), ("ipv6_address", instance.ipv6_address.text())]
-    {
-        // What does not parse is among the rejected.
-        let ip = text.and_then(|text| text.parse::<std::net::IpAddr>().ok()).map(|ip| ip.to_string());
-        found.extend(ip.filter(|ip| !ips.contains(ip.as_str())).map(|ip| (name, ip)));
+struct Homeless<'d> {
+    ipv6_address: Option<String>,
+    private_dns_name: Option<&'d str>,
+    private_ip_address: Option<String>,
+}
+
+impl<'d> Homeless<'d> {
+    fn of(reading: &'d Reading<'_>, device: &Device) -> Self {
+        let instance = &reading.instance;
+        let shows = |shown: &dyn Fn(&NetworkInterface) -> Option<&String>, own: Option<&String>, text: &str| {
+            device.network_interfaces.iter().filter_map(shown).chain(own).any(|shown| shown == text)
+        };
+        let ip = |text: Option<&str>| {
+            // What does not parse is among the rejected.
+            let ip = text?.parse::<std::net::IpAddr>().ok()?.to_string();
+            (!shows(&|entry| entry.ip.as_ref(), device.ip.as_ref(), &ip)).then_some(ip)
+        };
+        let is_homeless = |name: &&str| !shows(&|entry| entry.hostname.as_ref(), device.hostname.as_ref(), name);
+        Self {
+            ipv6_address: ip(instance.ipv6_address.text()),
+            private_dns_name: instance.private_dns_name.text().filter(is_homeless),
+            private_ip_address: ip(instance.private_ip_address.text()),
+        }
     }
-    let private = instance.private_dns_name.text().filter(|name| !names.contains(name));
-    found.extend(private.map(|name| ("private_dns_name", name.to_owned())));
-    found
 }
 
 /// By key.
 fn tags(reading: &Reading<'_>) -> Option<Json> {
     let mut tags: Vec<_> = reading.instance.tags.items().map(|tag| (tag.key.text(), tag.value.text())).collect();
     tags.sort_unstable_by_key(|(key, value)| (key.is_none(), *key, *value));
-    Json::list(tags.iter().filter_map(|(key, value)| Json::of(&[("name", key as &dyn Detail), ("value", value)])))
+    Json::list(tags.iter().filter_map(|(key, value)| Json::object([("name", key as _), ("value", value as _)])))
 }
 
 /// The root device first, then by name.
@@ -219,9 +228,8 @@ fn volumes(details: &Details<'_>) -> Option<Json> {
 }
 
 fn volume(device: &BlockDevice<'_>) -> Option<Json> {
-    let mut members: Members<'_> = device.ebs.known().into_iter().flat_map(|volume| volume.members()).collect();
-    members.insert("device_name", &device.device_name);
-    Json::of(&members)
+    let members = device.ebs.known().into_iter().flat_map(|volume| volume.members());
+    Json::object(replaced(members, [("device_name", &device.device_name as _)]))
 }
 
 /// What of the interfaces OCSF's entries do not show.
@@ -230,16 +238,8 @@ fn interfaces(details: &Details<'_>) -> Option<Json> {
 }
 
 fn interface(interface: &Interface<'_>) -> Option<Json> {
-    let mut members: Members<'_> = interface.members().collect();
-    if interface.description.text().is_some_and(network::is_shown) {
-        members.remove("description");
-    }
-    for shown in ["mac_address", "private_dns_name", "private_ip_address", "private_ip_addresses"] {
-        members.remove(shown);
-    }
-    for replaced in ["association", "ipv6_addresses", "network_interface_id"] {
-        members.remove(replaced);
-    }
+    let is_shown = interface.description.text().is_some_and(network::is_shown);
+    let description: &dyn Detail = if is_shown { &NOTHING } else { &interface.description };
     let mut groups: Vec<_> = interface
         .groups
         .items()
@@ -248,11 +248,22 @@ fn interface(interface: &Interface<'_>) -> Option<Json> {
     groups.sort_unstable();
     let groups = Json::list(groups.into_iter().map(|(.., group)| group));
     let addresses = addresses(interface);
-    let uid = &interface.network_interface_id;
-    let others: [(&str, &dyn Detail); 3] = [("addresses", &addresses), ("groups", &groups), ("uid", uid)];
-    members.extend(others);
+    let uid: Named<'_> = ("uid", &interface.network_interface_id);
+    let others: [Named<'_>; 11] = [
+        ("addresses", &addresses),
+        ("association", &NOTHING),
+        ("description", description),
+        ("groups", &groups),
+        ("ipv6_addresses", &NOTHING),
+        ("mac_address", &NOTHING),
+        ("network_interface_id", &NOTHING),
+        ("private_dns_name", &NOTHING),
+        ("private_ip_address", &NOTHING),
+        ("private_ip_addresses", &NOTHING),
+        uid,
+    ];
     // Without anything else there is nothing to tell.
-    Json::of(&members).filter(|told| Json::of(&[("uid", uid as &dyn Detail)]).as_ref() != Some(told))
+    Json::object(replaced(interface.members(), others)).filter(|told| Json::object([uid]).as_ref() != Some(told))
 }
 
 /// Which addresses are primary ones, and who owns those that lead to them.
@@ -272,8 +283,8 @@ fn addresses(interface: &Interface<'_>) -> Option<Json> {
         .chain(ipv6)
         .filter(|(_, primary, owner)| primary.is_some() || owner.is_some())
         .filter_map(|(ip, primary, owner)| {
-            let told: [(&str, &dyn Detail); 3] = [("ip", &ip), ("ip_owner_id", &owner), ("primary", &primary)];
-            Some((primary != Some(true), Json::of(&told)?))
+            let told: [Named<'_>; 3] = [("ip", &ip), ("ip_owner_id", &owner), ("primary", &primary)];
+            Some((primary != Some(true), Json::object(told)?))
         })
         .collect();
     told.sort_unstable();
@@ -297,7 +308,7 @@ mod tests {
             (r#"{"a":1,"b":[],"d":1,"e":"\n"}"#, r#"{"a":1,"b":[],"change":{},"d":1,"e":"\n"}"#),
         ] {
             let unmapped: Unmapped = serde_json::from_str(members).unwrap();
-            assert_eq!(serde_json::to_string(&unmapped).unwrap(), members);
+            assert_eq!(unmapped.to_json(), members);
             let stamped = Stamped { unmapped: &unmapped, change: json!({}) };
             assert_eq!(serde_json::to_string(&stamped).unwrap(), with_change);
             assert_eq!(unmapped.is_empty(), members == "{}");

@@ -254,10 +254,15 @@ impl Outlet for InPlace {
         if self.is_due() { self.commit(teller) } else { Ok(()) }
     }
 
-    fn emit(&mut self, record: &RawRecord<'_>, emission: &Emission, teller: &mut Teller<'_>) -> Result<(), Interrupt> {
-        let changed = Changed::new(record, emission);
+    fn emit(
+        &mut self,
+        record: &RawRecord<'_>,
+        mut emission: Emission,
+        teller: &mut Teller<'_>,
+    ) -> Result<(), Interrupt> {
+        let changed = Changed::new(record, &emission);
         let fault = |error: &dyn std::fmt::Display| anyhow!("{} cannot be written: {error}", changed.device);
-        let event = event::record(record, emission, &self.rules, &self.encoder, &self.topics.raw)
+        let event = event::record(record, &mut emission, &self.rules, &self.encoder, &self.topics.raw)
             .map_err(|error| fault(&error))?;
         let state = self.changelog.record(record, &emission.state).map_err(|error| fault(&error))?;
         if self.batch.is_none() {
