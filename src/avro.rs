@@ -13,9 +13,6 @@ use serde::de::DeserializeOwned;
 /// Bytes 0 and 1 of the encoding.
 pub const MARKER: [u8; 2] = [0xC3, 0x01];
 
-/// Room for a value: most need no more.
-const CAPACITY: usize = 2048;
-
 /// What precedes a value: the marker, and CRC-64-AVRO of the parsing canonical form of the schema that wrote it.
 pub fn single_object_header(schema: &Schema) -> Vec<u8> {
     [MARKER.as_slice(), &fingerprint(schema)].concat()
@@ -86,8 +83,7 @@ impl<T: Serialize + DeserializeOwned> SingleObject<T> {
     /// # Errors
     /// When the value does not fit the schema.
     pub fn encode(&self, value: &T) -> AvroResult<Vec<u8>> {
-        let mut bytes = Vec::with_capacity(CAPACITY);
-        bytes.extend_from_slice(&self.header);
+        let mut bytes = self.header.clone();
         self.writer.write_ser(&mut bytes, value)?;
         Ok(bytes)
     }

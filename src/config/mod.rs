@@ -278,7 +278,7 @@ impl Default for Mapper {
             labels: Vec::new(),
             tenant_uid: None,
             engines: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
-            commit_interval: Duration::from_millis(100),
+            commit_interval: Duration::from_millis(50),
             max_batch_records: at_least_one(10_000),
             max_batch_bytes: at_least_one(32 << 20),
             max_record_bytes: at_least_one(1 << 20),

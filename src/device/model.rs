@@ -1,7 +1,7 @@
 //! Objects of EC2's model, declared member by member.
 
 /// Declares objects of EC2's model: the struct, its lenient reading, the walk that names what could not be read, and
-/// its rendering as it is, in snake case.
+/// its rendering as it is, in snake case. Members are declared in the order of their names.
 macro_rules! objects {
     ($($(#[$doc:meta])* $name:ident<$life:lifetime> { $($member:ident: $kind:ty = $wire:literal,)* })*) => {$(
         $(#[$doc])*
@@ -28,7 +28,7 @@ macro_rules! objects {
         }
 
         impl<$life> $name<$life> {
-            /// Its members in snake case.
+            /// Its members in snake case, in the order of their names.
             pub fn members(&self) -> impl Iterator<Item = $crate::device::Named<'_>> {
                 [$((stringify!($member), &self.$member as &dyn $crate::device::Detail),)*].into_iter()
             }

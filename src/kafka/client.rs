@@ -193,6 +193,8 @@ pub fn member(kafka: &Kafka, name: &str, group_id: &str) -> ClientConfig {
     config.set("group.protocol", kafka.group_protocol.name());
     if kafka.group_protocol == GroupProtocol::Classic {
         config.set("partition.assignment.strategy", "cooperative-sticky");
+        // A rebalance takes two rounds, and members hear of each by a heartbeat.
+        set_default(&mut config, kafka, "heartbeat.interval.ms", "500");
     }
     if kafka.static_membership {
         config.set("group.instance.id", name);

@@ -15,7 +15,8 @@ const MAX_DIFF_BYTES: usize = 16 * 1024;
 /// Largest header `changed`, in bytes of JSON.
 const MAX_CHANGED_BYTES: usize = 8 * 1024;
 
-/// The event that `emission` is, made from `record`. The emission's device is stamped with what is this event's own.
+/// The event that `emission` is, made from `record`. Its device is spent: see
+/// [`Mapping::event`](crate::profile::Mapping::event).
 ///
 /// # Errors
 /// When the device does not fit the schema of its profile: a fault of this program.

@@ -2,7 +2,7 @@
 //!
 //! A profile has two halves. It renders an instance to a [`Device`], which is what is compared, kept and reported; and a
 //! device to an [`Event`], on which it stamps what belongs to this event only ([`Occurrence`]). Everything else (state,
-//! changes, encodings) knows devices and events only as JSON or through serde.
+//! changes, encodings) knows devices only as JSON, and events through serde.
 
 pub mod change;
 pub mod cse;
@@ -213,7 +213,8 @@ impl Mapping {
         folded
     }
 
-    /// The event that reports `device`, stamped with what belongs to this event only.
+    /// The event that reports `device`, stamped with what belongs to this event only. In profile `ocsf` that is stamped on
+    /// the device itself: afterwards it is not one to be compared or kept.
     pub fn event<'a>(&'a self, device: &'a mut Device, occurrence: &Occurrence<'a>) -> Event<'a> {
         match device {
             Device::Sekoia(device) => {

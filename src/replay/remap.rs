@@ -107,7 +107,12 @@ trait Outlet {
     fn beat(&mut self, teller: &mut Teller<'_>) -> Result<(), Interrupt>;
 
     /// A device comes out differently.
-    fn emit(&mut self, record: &RawRecord<'_>, emission: Emission, teller: &mut Teller<'_>) -> Result<(), Interrupt>;
+    fn emit(
+        &mut self,
+        record: &RawRecord<'_>,
+        emission: &mut Emission,
+        teller: &mut Teller<'_>,
+    ) -> Result<(), Interrupt>;
 
     /// The partition is done.
     fn settle(&mut self, teller: &mut Teller<'_>) -> Result<(), Interrupt>;
@@ -271,7 +276,7 @@ impl Remap<'_> {
                     let name = || String::from_utf8_lossy(record.key.unwrap_or_default()).into_owned();
                     match judge(&rules, record, &devices) {
                         Finding::Same => {}
-                        Finding::Remapped(emission) => outlet.emit(record, *emission, teller)?,
+                        Finding::Remapped(mut emission) => outlet.emit(record, &mut emission, teller)?,
                         Finding::Unknown => tally.unknown.note(&name()),
                         Finding::Ends => tally.ends.note(&name()),
                         Finding::Rejected(rejection) => {

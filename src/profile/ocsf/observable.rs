@@ -21,7 +21,8 @@ pub struct Observable<'a> {
 }
 
 impl Serialize for Observable<'_> {
-    /// In Avro by place: by name each member is looked up, and a third of an event's members are these.
+    /// In Avro by place, in the order of schemas/ocsf.avsc: by name each member is looked up, and a third of an event's
+    /// members are these.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self { name, kind, type_id, value } = self;
         if !serializer.is_human_readable() {

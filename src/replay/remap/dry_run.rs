@@ -32,8 +32,13 @@ impl Outlet for DryRun {
         teller.failed.take().map_or(Ok(()), |error| Err(Interrupt::End(error.into())))
     }
 
-    fn emit(&mut self, record: &RawRecord<'_>, emission: Emission, teller: &mut Teller<'_>) -> Result<(), Interrupt> {
-        teller.told(&Changed::new(record, &emission));
+    fn emit(
+        &mut self,
+        record: &RawRecord<'_>,
+        emission: &mut Emission,
+        teller: &mut Teller<'_>,
+    ) -> Result<(), Interrupt> {
+        teller.told(&Changed::new(record, emission));
         Ok(())
     }
 

@@ -257,12 +257,12 @@ impl Outlet for InPlace {
     fn emit(
         &mut self,
         record: &RawRecord<'_>,
-        mut emission: Emission,
+        emission: &mut Emission,
         teller: &mut Teller<'_>,
     ) -> Result<(), Interrupt> {
-        let changed = Changed::new(record, &emission);
+        let changed = Changed::new(record, emission);
         let fault = |error: &dyn std::fmt::Display| anyhow!("{} cannot be written: {error}", changed.device);
-        let event = event::record(record, &mut emission, &self.rules, &self.encoder, &self.topics.raw)
+        let event = event::record(record, emission, &self.rules, &self.encoder, &self.topics.raw)
             .map_err(|error| fault(&error))?;
         let state = self.changelog.record(record, &emission.state).map_err(|error| fault(&error))?;
         if self.batch.is_none() {
