@@ -50,21 +50,21 @@ pub fn render(
     for (index, value) in instances.iter().enumerate() {
         let number = index + 1;
         let text = value.to_string();
-        let reading = match mapping.read(&text) {
-            Ok(reading) => reading,
+        let instance = match mapping.read(&text) {
+            Ok(instance) => instance,
             Err(error) => {
                 rendered.rejected += 1;
                 complain(format!("instance {number} is not a JSON object: {error}"));
                 continue;
             }
         };
-        let Some(id) = reading.instance.instance_id.text() else {
+        let Some(id) = instance.instance_id.text() else {
             rendered.rejected += 1;
             complain(format!("instance {number} has no InstanceId, or one that is not text"));
             continue;
         };
-        reading.unreadable(&mut |path| complain(format!("{id}: {path} cannot be read and is taken for absent")));
-        let mut device = mapping.render(id, &reading, scope);
+        instance.unreadable(&mut |path| complain(format!("{id}: {path} cannot be read and is taken for absent")));
+        let mut device = mapping.render(id, &instance, scope);
         write_line(&mapping.event(&mut device, &occurrence), output)?;
         rendered.events += 1;
     }

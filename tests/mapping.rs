@@ -25,7 +25,7 @@ fn every_case_of_the_contract_comes_out_as_written() {
         field_errors.sort();
         field_errors.dedup();
         let scope = Scope { account: case["headers"]["aws-account"].as_str(), region: None };
-        let mut device = mapping.render(reading.instance.instance_id.text().unwrap(), &reading, scope);
+        let mut device = mapping.render(reading.instance_id.text().unwrap(), &reading, scope);
         let occurrence = Occurrence::created(observed_at.timestamp_millis(), Origin::default());
         let event = serde_json::to_value(mapping.event(&mut device, &occurrence)).unwrap();
         if event != case["event"] {

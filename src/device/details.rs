@@ -1,81 +1,99 @@
-//! What EC2 tells of an instance beside what every profile renders. Pure.
-//!
-//! The members are those of EC2's model that [`Instance`](super::Instance) leaves out, and of its lists those that are
-//! needed to render their elements in full. Members that the model does not know are not read.
+//! What EC2 tells of an instance, member by member: those that every profile renders, and `(IN_FULL)` those that are read
+//! only where a profile asks for all. Pure. Members that the model does not know are not read.
+
+use std::borrow::Cow;
 
 use chrono::{DateTime, Utc};
+use serde::de::MapAccess;
 
-use super::Ipv6Address;
-use super::lenient::{List, Member, Text};
+use super::lenient::{Depth, Detail, Inspect, Lenient, List, Member, Name, Path, Read, Something, Text, write_object};
 use super::model::objects;
 
 objects! {
-    /// The rest of EC2's `Instance`, with `RequesterId` and `ReservationId` of its reservation.
-    Details<'a> {
-        ami_launch_index: Member<i64> = "AmiLaunchIndex",
+    /// EC2's `Instance`, with `OwnerId`, `RequesterId` and `ReservationId` of its reservation.
+    Instance<'a> {
+        ami_launch_index(IN_FULL): Member<i64> = "AmiLaunchIndex",
+        architecture: Text<'a> = "Architecture",
         block_device_mappings: List<Member<BlockDevice<'a>>> = "BlockDeviceMappings",
-        boot_mode: Text<'a> = "BootMode",
-        capacity_block_id: Text<'a> = "CapacityBlockId",
-        capacity_reservation_id: Text<'a> = "CapacityReservationId",
-        capacity_reservation_specification: Member<CapacityReservationSpecification<'a>> = "CapacityReservationSpecification",
-        client_token: Text<'a> = "ClientToken",
-        cpu_options: Member<CpuOptions<'a>> = "CpuOptions",
-        current_instance_boot_mode: Text<'a> = "CurrentInstanceBootMode",
-        ebs_optimized: Member<bool> = "EbsOptimized",
-        elastic_gpu_associations: List<Member<ElasticGpuAssociation<'a>>> = "ElasticGpuAssociations",
-        elastic_inference_accelerator_associations: List<Member<ElasticInferenceAcceleratorAssociation<'a>>> = "ElasticInferenceAcceleratorAssociations",
-        ena_support: Member<bool> = "EnaSupport",
-        enclave_options: Member<EnclaveOptions<'a>> = "EnclaveOptions",
-        hibernation_options: Member<HibernationOptions<'a>> = "HibernationOptions",
+        boot_mode(IN_FULL): Text<'a> = "BootMode",
+        capacity_block_id(IN_FULL): Text<'a> = "CapacityBlockId",
+        capacity_reservation_id(IN_FULL): Text<'a> = "CapacityReservationId",
+        capacity_reservation_specification(IN_FULL): Member<CapacityReservationSpecification<'a>> = "CapacityReservationSpecification",
+        client_token(IN_FULL): Text<'a> = "ClientToken",
+        cpu_options(IN_FULL): Member<CpuOptions<'a>> = "CpuOptions",
+        current_instance_boot_mode(IN_FULL): Text<'a> = "CurrentInstanceBootMode",
+        ebs_optimized(IN_FULL): Member<bool> = "EbsOptimized",
+        elastic_gpu_associations(IN_FULL): List<Member<ElasticGpuAssociation<'a>>> = "ElasticGpuAssociations",
+        elastic_inference_accelerator_associations(IN_FULL): List<Member<ElasticInferenceAcceleratorAssociation<'a>>> = "ElasticInferenceAcceleratorAssociations",
+        ena_support(IN_FULL): Member<bool> = "EnaSupport",
+        enclave_options(IN_FULL): Member<EnclaveOptions<'a>> = "EnclaveOptions",
+        hibernation_options(IN_FULL): Member<HibernationOptions<'a>> = "HibernationOptions",
+        hypervisor: Text<'a> = "Hypervisor",
         iam_instance_profile: Member<IamInstanceProfile<'a>> = "IamInstanceProfile",
-        instance_lifecycle: Text<'a> = "InstanceLifecycle",
-        kernel_id: Text<'a> = "KernelId",
-        key_name: Text<'a> = "KeyName",
-        licenses: List<Member<License<'a>>> = "Licenses",
-        maintenance_options: Member<MaintenanceOptions<'a>> = "MaintenanceOptions",
-        metadata_options: Member<MetadataOptions<'a>> = "MetadataOptions",
-        monitoring: Member<Monitoring<'a>> = "Monitoring",
+        image_id: Text<'a> = "ImageId",
+        instance_id: Text<'a> = "InstanceId",
+        instance_lifecycle(IN_FULL): Text<'a> = "InstanceLifecycle",
+        instance_type: Text<'a> = "InstanceType",
+        ipv6_address: Text<'a> = "Ipv6Address",
+        kernel_id(IN_FULL): Text<'a> = "KernelId",
+        key_name(IN_FULL): Text<'a> = "KeyName",
+        launch_time: Member<DateTime<Utc>> = "LaunchTime",
+        licenses(IN_FULL): List<Member<License<'a>>> = "Licenses",
+        maintenance_options(IN_FULL): Member<MaintenanceOptions<'a>> = "MaintenanceOptions",
+        metadata_options(IN_FULL): Member<MetadataOptions<'a>> = "MetadataOptions",
+        monitoring(IN_FULL): Member<Monitoring<'a>> = "Monitoring",
         network_interfaces: List<Member<Interface<'a>>> = "NetworkInterfaces",
-        network_performance_options: Member<NetworkPerformanceOptions<'a>> = "NetworkPerformanceOptions",
-        operator: Member<Operator<'a>> = "Operator",
-        outpost_arn: Text<'a> = "OutpostArn",
-        placement: Member<PlacementDetails<'a>> = "Placement",
-        private_dns_name_options: Member<PrivateDnsNameOptions<'a>> = "PrivateDnsNameOptions",
-        product_codes: List<Member<ProductCode<'a>>> = "ProductCodes",
-        ramdisk_id: Text<'a> = "RamdiskId",
-        requester_id: Text<'a> = "RequesterId",
-        reservation_id: Text<'a> = "ReservationId",
-        root_device_name: Text<'a> = "RootDeviceName",
-        root_device_type: Text<'a> = "RootDeviceType",
-        secondary_interfaces: List<Member<SecondaryInterface<'a>>> = "SecondaryInterfaces",
-        source_dest_check: Member<bool> = "SourceDestCheck",
-        spot_instance_request_id: Text<'a> = "SpotInstanceRequestId",
-        sriov_net_support: Text<'a> = "SriovNetSupport",
-        state: Member<StateDetails<'a>> = "State",
-        state_reason: Member<StateReason<'a>> = "StateReason",
-        state_transition_reason: Text<'a> = "StateTransitionReason",
-        tpm_support: Text<'a> = "TpmSupport",
-        usage_operation: Text<'a> = "UsageOperation",
-        usage_operation_update_time: Member<DateTime<Utc>> = "UsageOperationUpdateTime",
-        virtualization_type: Text<'a> = "VirtualizationType",
+        network_performance_options(IN_FULL): Member<NetworkPerformanceOptions<'a>> = "NetworkPerformanceOptions",
+        operator(IN_FULL): Member<Operator<'a>> = "Operator",
+        outpost_arn(IN_FULL): Text<'a> = "OutpostArn",
+        owner_id: Text<'a> = "OwnerId",
+        placement: Member<Placement<'a>> = "Placement",
+        platform: Text<'a> = "Platform",
+        platform_details: Text<'a> = "PlatformDetails",
+        private_dns_name: Text<'a> = "PrivateDnsName",
+        private_dns_name_options(IN_FULL): Member<PrivateDnsNameOptions<'a>> = "PrivateDnsNameOptions",
+        private_ip_address: Text<'a> = "PrivateIpAddress",
+        product_codes(IN_FULL): List<Member<ProductCode<'a>>> = "ProductCodes",
+        public_dns_name: Text<'a> = "PublicDnsName",
+        public_ip_address: Text<'a> = "PublicIpAddress",
+        ramdisk_id(IN_FULL): Text<'a> = "RamdiskId",
+        requester_id(IN_FULL): Text<'a> = "RequesterId",
+        reservation_id(IN_FULL): Text<'a> = "ReservationId",
+        root_device_name(IN_FULL): Text<'a> = "RootDeviceName",
+        root_device_type(IN_FULL): Text<'a> = "RootDeviceType",
+        secondary_interfaces(IN_FULL): List<Member<SecondaryInterface<'a>>> = "SecondaryInterfaces",
+        security_groups: List<Member<GroupIdentifier<'a>>> = "SecurityGroups",
+        source_dest_check(IN_FULL): Member<bool> = "SourceDestCheck",
+        spot_instance_request_id(IN_FULL): Text<'a> = "SpotInstanceRequestId",
+        sriov_net_support(IN_FULL): Text<'a> = "SriovNetSupport",
+        state: Member<InstanceState<'a>> = "State",
+        state_reason(IN_FULL): Member<StateReason<'a>> = "StateReason",
+        state_transition_reason(IN_FULL): Text<'a> = "StateTransitionReason",
+        subnet_id: Text<'a> = "SubnetId",
+        tags: List<Member<Tag<'a>>> = "Tags",
+        tpm_support(IN_FULL): Text<'a> = "TpmSupport",
+        usage_operation(IN_FULL): Text<'a> = "UsageOperation",
+        usage_operation_update_time(IN_FULL): Member<DateTime<Utc>> = "UsageOperationUpdateTime",
+        virtualization_type(IN_FULL): Text<'a> = "VirtualizationType",
+        vpc_id: Text<'a> = "VpcId",
     }
 
     /// EC2's `InstanceBlockDeviceMapping`.
     BlockDevice<'a> {
-        device_name: Text<'a> = "DeviceName",
+        device_name(IN_FULL): Text<'a> = "DeviceName",
         ebs: Member<Volume<'a>> = "Ebs",
     }
 
     /// EC2's `EbsInstanceBlockDevice`.
     Volume<'a> {
-        associated_resource: Text<'a> = "AssociatedResource",
+        associated_resource(IN_FULL): Text<'a> = "AssociatedResource",
         attach_time: Member<DateTime<Utc>> = "AttachTime",
-        delete_on_termination: Member<bool> = "DeleteOnTermination",
-        ebs_card_index: Member<i64> = "EbsCardIndex",
-        operator: Member<Operator<'a>> = "Operator",
-        status: Text<'a> = "Status",
-        volume_id: Text<'a> = "VolumeId",
-        volume_owner_id: Text<'a> = "VolumeOwnerId",
+        delete_on_termination(IN_FULL): Member<bool> = "DeleteOnTermination",
+        ebs_card_index(IN_FULL): Member<i64> = "EbsCardIndex",
+        operator(IN_FULL): Member<Operator<'a>> = "Operator",
+        status(IN_FULL): Text<'a> = "Status",
+        volume_id(IN_FULL): Text<'a> = "VolumeId",
+        volume_owner_id(IN_FULL): Text<'a> = "VolumeOwnerId",
     }
 
     /// EC2's `OperatorResponse`.
@@ -131,12 +149,6 @@ objects! {
         configured: Member<bool> = "Configured",
     }
 
-    /// EC2's `IamInstanceProfile`.
-    IamInstanceProfile<'a> {
-        arn: Text<'a> = "Arn",
-        id: Text<'a> = "Id",
-    }
-
     /// EC2's `LicenseConfiguration`.
     License<'a> {
         license_configuration_arn: Text<'a> = "LicenseConfigurationArn",
@@ -166,26 +178,26 @@ objects! {
 
     /// EC2's `InstanceNetworkInterface`.
     Interface<'a> {
-        association: Member<Association<'a>> = "Association",
+        association(IN_FULL): Member<Association<'a>> = "Association",
         attachment: Member<Attachment<'a>> = "Attachment",
-        connection_tracking_configuration: Member<ConnectionTracking<'a>> = "ConnectionTrackingConfiguration",
+        connection_tracking_configuration(IN_FULL): Member<ConnectionTracking<'a>> = "ConnectionTrackingConfiguration",
         description: Text<'a> = "Description",
-        groups: List<Member<Group<'a>>> = "Groups",
-        interface_type: Text<'a> = "InterfaceType",
-        ipv4_prefixes: List<Member<Ipv4Prefix<'a>>> = "Ipv4Prefixes",
+        groups(IN_FULL): List<Member<Group<'a>>> = "Groups",
+        interface_type(IN_FULL): Text<'a> = "InterfaceType",
+        ipv4_prefixes(IN_FULL): List<Member<Ipv4Prefix<'a>>> = "Ipv4Prefixes",
         ipv6_addresses: List<Member<Ipv6Address<'a>>> = "Ipv6Addresses",
-        ipv6_prefixes: List<Member<Ipv6Prefix<'a>>> = "Ipv6Prefixes",
+        ipv6_prefixes(IN_FULL): List<Member<Ipv6Prefix<'a>>> = "Ipv6Prefixes",
         mac_address: Text<'a> = "MacAddress",
         network_interface_id: Text<'a> = "NetworkInterfaceId",
-        operator: Member<Operator<'a>> = "Operator",
-        owner_id: Text<'a> = "OwnerId",
+        operator(IN_FULL): Member<Operator<'a>> = "Operator",
+        owner_id(IN_FULL): Text<'a> = "OwnerId",
         private_dns_name: Text<'a> = "PrivateDnsName",
         private_ip_address: Text<'a> = "PrivateIpAddress",
-        private_ip_addresses: List<Member<PrivateAddress<'a>>> = "PrivateIpAddresses",
-        source_dest_check: Member<bool> = "SourceDestCheck",
-        status: Text<'a> = "Status",
-        subnet_id: Text<'a> = "SubnetId",
-        vpc_id: Text<'a> = "VpcId",
+        private_ip_addresses(IN_FULL): List<Member<PrivateAddress<'a>>> = "PrivateIpAddresses",
+        source_dest_check(IN_FULL): Member<bool> = "SourceDestCheck",
+        status(IN_FULL): Text<'a> = "Status",
+        subnet_id(IN_FULL): Text<'a> = "SubnetId",
+        vpc_id(IN_FULL): Text<'a> = "VpcId",
     }
 
     /// EC2's `InstanceNetworkInterfaceAssociation`.
@@ -199,14 +211,14 @@ objects! {
 
     /// EC2's `InstanceNetworkInterfaceAttachment`.
     Attachment<'a> {
-        attach_time: Member<DateTime<Utc>> = "AttachTime",
-        attachment_id: Text<'a> = "AttachmentId",
-        delete_on_termination: Member<bool> = "DeleteOnTermination",
+        attach_time(IN_FULL): Member<DateTime<Utc>> = "AttachTime",
+        attachment_id(IN_FULL): Text<'a> = "AttachmentId",
+        delete_on_termination(IN_FULL): Member<bool> = "DeleteOnTermination",
         device_index: Member<i64> = "DeviceIndex",
-        ena_queue_count: Member<i64> = "EnaQueueCount",
-        ena_srd_specification: Member<EnaSrd<'a>> = "EnaSrdSpecification",
+        ena_queue_count(IN_FULL): Member<i64> = "EnaQueueCount",
+        ena_srd_specification(IN_FULL): Member<EnaSrd<'a>> = "EnaSrdSpecification",
         network_card_index: Member<i64> = "NetworkCardIndex",
-        status: Text<'a> = "Status",
+        status(IN_FULL): Text<'a> = "Status",
     }
 
     /// EC2's `InstanceAttachmentEnaSrdSpecification`.
@@ -256,17 +268,18 @@ objects! {
         bandwidth_weighting: Text<'a> = "BandwidthWeighting",
     }
 
-    /// EC2's `Placement`, without the zone.
-    PlacementDetails<'a> {
-        affinity: Text<'a> = "Affinity",
-        availability_zone_id: Text<'a> = "AvailabilityZoneId",
-        group_id: Text<'a> = "GroupId",
-        group_name: Text<'a> = "GroupName",
-        host_id: Text<'a> = "HostId",
-        host_resource_group_arn: Text<'a> = "HostResourceGroupArn",
-        partition_number: Member<i64> = "PartitionNumber",
-        spread_domain: Text<'a> = "SpreadDomain",
-        tenancy: Text<'a> = "Tenancy",
+    /// EC2's `Placement`.
+    Placement<'a> {
+        affinity(IN_FULL): Text<'a> = "Affinity",
+        availability_zone: Text<'a> = "AvailabilityZone",
+        availability_zone_id(IN_FULL): Text<'a> = "AvailabilityZoneId",
+        group_id(IN_FULL): Text<'a> = "GroupId",
+        group_name(IN_FULL): Text<'a> = "GroupName",
+        host_id(IN_FULL): Text<'a> = "HostId",
+        host_resource_group_arn(IN_FULL): Text<'a> = "HostResourceGroupArn",
+        partition_number(IN_FULL): Member<i64> = "PartitionNumber",
+        spread_domain(IN_FULL): Text<'a> = "SpreadDomain",
+        tenancy(IN_FULL): Text<'a> = "Tenancy",
     }
 
     /// EC2's `PrivateDnsNameOptionsResponse`.
@@ -312,8 +325,8 @@ objects! {
     }
 
     /// EC2's `InstanceState`.
-    StateDetails<'a> {
-        code: Member<i64> = "Code",
+    InstanceState<'a> {
+        code(IN_FULL): Member<i64> = "Code",
         name: Text<'a> = "Name",
     }
 
@@ -321,5 +334,65 @@ objects! {
     StateReason<'a> {
         code: Text<'a> = "Code",
         message: Text<'a> = "Message",
+    }
+
+    /// EC2's `InstanceIpv6Address`.
+    Ipv6Address<'a> {
+        ipv6_address: Text<'a> = "Ipv6Address",
+        is_primary_ipv6: Member<bool> = "IsPrimaryIpv6",
+    }
+
+    /// EC2's `GroupIdentifier`.
+    GroupIdentifier<'a> {
+        group_id: Text<'a> = "GroupId",
+        group_name: Text<'a> = "GroupName",
+    }
+
+    /// EC2's `Tag`.
+    Tag<'a> {
+        key: Text<'a> = "Key",
+        value: Text<'a> = "Value",
+    }
+}
+
+/// EC2's `IamInstanceProfile`: absent where nothing in it says anything.
+#[derive(Debug, Default)]
+#[allow(missing_docs)] // The members are EC2's.
+pub struct IamInstanceProfile<'a> {
+    pub arn: Text<'a>,
+    pub id: Text<'a>,
+}
+
+impl<'de: 'a, 'a> Lenient<'de> for IamInstanceProfile<'a> {
+    fn from_map<D: Depth, A: MapAccess<'de>>(mut map: A) -> Result<Member<Self>, A::Error> {
+        let (mut profile, mut says) = (Self::default(), false);
+        while let Some(name) = map.next_key_seed(Name)? {
+            let member = match &*name {
+                "Arn" if D::IN_FULL => Some(&mut profile.arn),
+                "Id" if D::IN_FULL => Some(&mut profile.id),
+                _ => None,
+            };
+            says |= match member {
+                Some(member) => {
+                    *member = map.next_value_seed(Read::<D, Cow<'_, str>>::default())?;
+                    *member != Member::Absent
+                }
+                None => map.next_value_seed(Read::<D, Something>::default())? != Member::Absent,
+            };
+        }
+        Ok(if says { Member::Known(profile) } else { Member::Absent })
+    }
+}
+
+impl Inspect for IamInstanceProfile<'_> {
+    fn unreadable(&self, path: Path<'_>, report: &mut dyn FnMut(Path<'_>)) {
+        self.arn.unreadable(Path::Member(&path, "Arn"), report);
+        self.id.unreadable(Path::Member(&path, "Id"), report);
+    }
+}
+
+impl Detail for IamInstanceProfile<'_> {
+    fn write(&self, json: &mut Vec<u8>) -> bool {
+        write_object(json, [("arn", &self.arn as _), ("id", &self.id as _)])
     }
 }

@@ -9,8 +9,7 @@ use std::iter;
 use std::marker::PhantomData;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use serde::de::value::SeqAccessDeserializer;
-use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
 use super::time;
@@ -57,6 +56,25 @@ impl<T> List<Member<T>> {
     }
 }
 
+/// How much of an object is read.
+pub trait Depth {
+    /// Whether all members of the model are, or only what every profile renders.
+    const IN_FULL: bool;
+}
+
+/// What every profile renders.
+pub struct InCommon;
+/// All members of the model.
+pub struct InFull;
+
+impl Depth for InCommon {
+    const IN_FULL: bool = false;
+}
+
+impl Depth for InFull {
+    const IN_FULL: bool = true;
+}
+
 /// What JSON kind a type is read from; every kind that a type does not name is [`Member::Bad`].
 pub trait Lenient<'de>: Sized {
     /// From a string.
@@ -72,12 +90,12 @@ pub trait Lenient<'de>: Sized {
         Member::Bad
     }
     /// From an array. An implementation reads it to its end.
-    fn from_seq<A: SeqAccess<'de>>(mut seq: A) -> Result<Member<Self>, A::Error> {
+    fn from_seq<D: Depth, A: SeqAccess<'de>>(mut seq: A) -> Result<Member<Self>, A::Error> {
         while seq.next_element::<IgnoredAny>()?.is_some() {}
         Ok(Member::Bad)
     }
-    /// From an object. An implementation reads it to its end.
-    fn from_map<A: MapAccess<'de>>(mut map: A) -> Result<Member<Self>, A::Error> {
+    /// From an object. An implementation reads it to its end; of members of one name the last one counts.
+    fn from_map<D: Depth, A: MapAccess<'de>>(mut map: A) -> Result<Member<Self>, A::Error> {
         while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(Member::Bad)
     }
@@ -107,9 +125,13 @@ impl<'de> Lenient<'de> for i64 {
     }
 }
 
-impl<'de, T: Deserialize<'de>> Lenient<'de> for Vec<T> {
-    fn from_seq<A: SeqAccess<'de>>(seq: A) -> Result<Member<Self>, A::Error> {
-        Vec::deserialize(SeqAccessDeserializer::new(seq)).map(Member::Known)
+impl<'de, T: Lenient<'de>> Lenient<'de> for Vec<Member<T>> {
+    fn from_seq<D: Depth, A: SeqAccess<'de>>(mut seq: A) -> Result<Member<Self>, A::Error> {
+        let mut elements = Vec::new();
+        while let Some(element) = seq.next_element_seed(Read::<D, _>::default())? {
+            elements.push(element);
+        }
+        Ok(Member::Known(elements))
     }
 }
 
@@ -205,6 +227,11 @@ impl Json {
 /// A member of an object: its name, and what is said of it.
 pub type Named<'m> = (&'m str, &'m dyn Detail);
 
+/// These members, one after the other.
+pub fn named<const N: usize>(members: [Named<'_>; N]) -> impl Iterator<Item = Named<'_>> {
+    members.into_iter()
+}
+
 /// Members, with others in place of their namesakes or beside them. Both are in the order of their names.
 pub fn replaced<'m>(
     members: impl IntoIterator<Item = Named<'m>>,
@@ -292,13 +319,6 @@ impl Detail for DateTime<Utc> {
     }
 }
 
-impl Detail for AnyObject {
-    /// What is in it was not read.
-    fn write(&self, _: &mut Vec<u8>) -> bool {
-        false
-    }
-}
-
 impl<T: Detail> Detail for Vec<T> {
     fn write(&self, json: &mut Vec<u8>) -> bool {
         let mut elements: Vec<_> = self.iter().filter_map(Json::of).collect();
@@ -323,34 +343,19 @@ impl<'de> Lenient<'de> for Something {
     fn from_bool(_: bool) -> Member<Self> {
         Member::Known(Something)
     }
-    fn from_seq<A: SeqAccess<'de>>(mut seq: A) -> Result<Member<Self>, A::Error> {
+    fn from_seq<D: Depth, A: SeqAccess<'de>>(mut seq: A) -> Result<Member<Self>, A::Error> {
         let mut said = Member::Absent;
-        while let Some(element) = seq.next_element::<Member<Something>>()? {
+        while let Some(element) = seq.next_element_seed(Read::<D, Something>::default())? {
             said = if element == Member::Absent { said } else { Member::Known(Something) };
         }
         Ok(said)
     }
-    fn from_map<A: MapAccess<'de>>(mut map: A) -> Result<Member<Self>, A::Error> {
+    fn from_map<D: Depth, A: MapAccess<'de>>(mut map: A) -> Result<Member<Self>, A::Error> {
         let mut said = Member::Absent;
-        while let Some((_, member)) = map.next_entry::<IgnoredAny, Member<Something>>()? {
+        while let Some((_, member)) = map.next_entry_seed(PhantomData::<IgnoredAny>, Read::<D, Something>::default())? {
             said = if member == Member::Absent { said } else { Member::Known(Something) };
         }
         Ok(said)
-    }
-}
-
-/// An object of which only matters that it is one and says something.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct AnyObject;
-
-impl Inspect for AnyObject {}
-
-impl<'de> Lenient<'de> for AnyObject {
-    fn from_map<A: MapAccess<'de>>(map: A) -> Result<Member<Self>, A::Error> {
-        Ok(match Something::from_map(map)? {
-            Member::Known(Something) => Member::Known(AnyObject),
-            Member::Absent | Member::Bad => Member::Absent,
-        })
     }
 }
 
@@ -391,15 +396,24 @@ impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for &mut Counted<A> {
     }
 }
 
-impl<'de, T: Lenient<'de>> Deserialize<'de> for Member<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(AnyKind(PhantomData))
+/// Reads a member.
+pub struct Read<D, T>(PhantomData<(D, T)>);
+
+impl<D, T> Default for Read<D, T> {
+    fn default() -> Self {
+        Self(PhantomData)
     }
 }
 
-struct AnyKind<T>(PhantomData<T>);
+impl<'de, D: Depth, T: Lenient<'de>> DeserializeSeed<'de> for Read<D, T> {
+    type Value = Member<T>;
 
-impl<'de, T: Lenient<'de>> Visitor<'de> for AnyKind<T> {
+    fn deserialize<S: Deserializer<'de>>(self, deserializer: S) -> Result<Self::Value, S::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, D: Depth, T: Lenient<'de>> Visitor<'de> for Read<D, T> {
     type Value = Member<T>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -428,12 +442,65 @@ impl<'de, T: Lenient<'de>> Visitor<'de> for AnyKind<T> {
     }
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
         let mut seq = Counted::new(seq);
-        let member = T::from_seq(&mut seq)?;
+        let member = T::from_seq::<D, _>(&mut seq)?;
         Ok(seq.absent_if_empty(member))
     }
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
         let mut map = Counted::new(map);
-        let member = T::from_map(&mut map)?;
+        let member = T::from_map::<D, _>(&mut map)?;
         Ok(map.absent_if_empty(member))
+    }
+}
+
+/// Reads an object that is not a member of another.
+pub struct Whole<D, T>(PhantomData<(D, T)>);
+
+impl<D, T> Default for Whole<D, T> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<'de, D: Depth, T: Lenient<'de>> DeserializeSeed<'de> for Whole<D, T> {
+    type Value = Member<T>;
+
+    fn deserialize<S: Deserializer<'de>>(self, deserializer: S) -> Result<Self::Value, S::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de, D: Depth, T: Lenient<'de>> Visitor<'de> for Whole<D, T> {
+    type Value = Member<T>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        T::from_map::<D, _>(map)
+    }
+}
+
+/// Reads the name of a member.
+pub struct Name;
+
+impl<'de> DeserializeSeed<'de> for Name {
+    type Value = Cow<'de, str>;
+
+    fn deserialize<S: Deserializer<'de>>(self, deserializer: S) -> Result<Self::Value, S::Error> {
+        deserializer.deserialize_identifier(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Name {
+    type Value = Cow<'de, str>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a name")
+    }
+    fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Self::Value, E> {
+        Ok(Cow::Borrowed(name))
+    }
+    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(Cow::Owned(name.to_owned()))
     }
 }

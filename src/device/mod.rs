@@ -1,45 +1,33 @@
 //! One EC2 instance, as far as a profile renders it: the middle between raw record and event. Pure.
 //!
 //! Members and types are those of EC2's `Instance` (API version 2016-11-15), read leniently: a member of a wrong type
-//! counts as absent and is named by [`Reading::unreadable`], the rest of the instance stands. [`Instance`] is what every
-//! profile renders, [`details`] the rest of the model, which is read only where a profile asks for it.
+//! counts as absent and is named by [`Instance::unreadable`], the rest of the instance stands. What every profile renders is
+//! always read, the rest of the model only where a profile asks for it.
 
 pub mod details;
 mod lenient;
 mod model;
 pub mod time;
 
-use std::collections::BTreeSet;
-
 use chrono::{DateTime, Utc};
-use serde::de::{Error, Unexpected};
+use serde::de::DeserializeSeed as _;
 
-use details::Details;
-use lenient::{AnyObject, Inspect};
+pub use details::{Instance, Interface};
+use lenient::{Depth, InCommon, InFull, Inspect, Whole};
 pub use lenient::{Detail, Json, List, Member, Named, Path, Text, replaced, write_members};
-use model::objects;
 
 /// The tag whose value is an instance's name.
 pub const NAME_TAG: &str = "Name";
 /// Set by EC2 Auto Scaling on the instances that it launches.
 pub const AUTOSCALING_TAG: &str = "aws:autoscaling:groupName";
 
-/// A raw record, as far as a profile renders it.
-#[derive(Debug)]
-pub struct Reading<'a> {
-    /// What every profile renders.
-    pub instance: Instance<'a>,
-    /// The rest, for a profile that renders all there is.
-    pub details: Option<Details<'a>>,
-}
-
-impl<'a> Reading<'a> {
-    /// Reads the members of [`Instance`].
+impl<'a> Instance<'a> {
+    /// Reads what every profile renders of the value of a raw record.
     ///
     /// # Errors
-    /// When `value` is not one JSON object.
-    pub fn of_instance(value: &'a str) -> Result<Self, serde_json::Error> {
-        Ok(Self { instance: Instance::parse(value)?, details: None })
+    /// When it is not one JSON object.
+    pub fn in_common(value: &'a str) -> Result<Self, serde_json::Error> {
+        Self::read::<InCommon>(value)
     }
 
     /// Reads all members of the model.
@@ -47,125 +35,17 @@ impl<'a> Reading<'a> {
     /// # Errors
     /// When `value` is not one JSON object.
     pub fn in_full(value: &'a str) -> Result<Self, serde_json::Error> {
-        Ok(Self { instance: Instance::parse(value)?, details: Some(serde_json::from_str(value)?) })
+        Self::read::<InFull>(value)
     }
 
-    /// Calls `report` with the path of each member that is there but cannot be read, as in
-    /// `NetworkInterfaces[].MacAddress`.
-    pub fn unreadable(&self, report: &mut dyn FnMut(&str)) {
-        // Both halves read some lists.
-        let mut told = BTreeSet::new();
-        self.instance.unreadable(&mut |path| {
-            let path = path.to_string();
-            report(&path);
-            told.insert(path);
-        });
-        if let Some(details) = &self.details {
-            Inspect::unreadable(details, Path::Root, &mut |path| {
-                let path = path.to_string();
-                if !told.contains(&path) {
-                    report(&path);
-                }
-            });
-        }
-    }
-}
-
-objects! {
-    /// EC2's `Instance`, with `OwnerId` of its reservation.
-    Instance<'a> {
-        architecture: Text<'a> = "Architecture",
-        block_device_mappings: List<Member<BlockDeviceMapping<'a>>> = "BlockDeviceMappings",
-        hypervisor: Text<'a> = "Hypervisor",
-        iam_instance_profile: Member<AnyObject> = "IamInstanceProfile",
-        image_id: Text<'a> = "ImageId",
-        instance_id: Text<'a> = "InstanceId",
-        instance_type: Text<'a> = "InstanceType",
-        ipv6_address: Text<'a> = "Ipv6Address",
-        launch_time: Member<DateTime<Utc>> = "LaunchTime",
-        network_interfaces: List<Member<NetworkInterface<'a>>> = "NetworkInterfaces",
-        owner_id: Text<'a> = "OwnerId",
-        placement: Member<Placement<'a>> = "Placement",
-        platform: Text<'a> = "Platform",
-        platform_details: Text<'a> = "PlatformDetails",
-        private_dns_name: Text<'a> = "PrivateDnsName",
-        private_ip_address: Text<'a> = "PrivateIpAddress",
-        public_dns_name: Text<'a> = "PublicDnsName",
-        public_ip_address: Text<'a> = "PublicIpAddress",
-        security_groups: List<Member<GroupIdentifier<'a>>> = "SecurityGroups",
-        state: Member<InstanceState<'a>> = "State",
-        subnet_id: Text<'a> = "SubnetId",
-        tags: List<Member<Tag<'a>>> = "Tags",
-        vpc_id: Text<'a> = "VpcId",
-    }
-
-    /// EC2's `InstanceBlockDeviceMapping`.
-    BlockDeviceMapping<'a> {
-        ebs: Member<EbsInstanceBlockDevice<'a>> = "Ebs",
-    }
-
-    /// EC2's `EbsInstanceBlockDevice`.
-    EbsInstanceBlockDevice<'a> {
-        attach_time: Member<DateTime<Utc>> = "AttachTime",
-    }
-
-    /// EC2's `InstanceNetworkInterface`.
-    NetworkInterface<'a> {
-        attachment: Member<NetworkInterfaceAttachment<'a>> = "Attachment",
-        description: Text<'a> = "Description",
-        ipv6_addresses: List<Member<Ipv6Address<'a>>> = "Ipv6Addresses",
-        mac_address: Text<'a> = "MacAddress",
-        network_interface_id: Text<'a> = "NetworkInterfaceId",
-        private_dns_name: Text<'a> = "PrivateDnsName",
-        private_ip_address: Text<'a> = "PrivateIpAddress",
-    }
-
-    /// EC2's `InstanceNetworkInterfaceAttachment`.
-    NetworkInterfaceAttachment<'a> {
-        device_index: Member<i64> = "DeviceIndex",
-        network_card_index: Member<i64> = "NetworkCardIndex",
-    }
-
-    /// EC2's `InstanceIpv6Address`.
-    Ipv6Address<'a> {
-        ipv6_address: Text<'a> = "Ipv6Address",
-        is_primary_ipv6: Member<bool> = "IsPrimaryIpv6",
-    }
-
-    /// EC2's `Placement`.
-    Placement<'a> {
-        availability_zone: Text<'a> = "AvailabilityZone",
-    }
-
-    /// EC2's `GroupIdentifier`.
-    GroupIdentifier<'a> {
-        group_id: Text<'a> = "GroupId",
-        group_name: Text<'a> = "GroupName",
-    }
-
-    /// EC2's `InstanceState`.
-    InstanceState<'a> {
-        name: Text<'a> = "Name",
-    }
-
-    /// EC2's `Tag`.
-    Tag<'a> {
-        key: Text<'a> = "Key",
-        value: Text<'a> = "Value",
-    }
-}
-
-impl<'a> Instance<'a> {
-    /// Reads the value of a raw record.
-    ///
-    /// # Errors
-    /// When it is not one JSON object.
-    pub fn parse(value: &'a str) -> Result<Self, serde_json::Error> {
-        // serde would take a list for the members in the order of their declaration.
-        if value.trim_start().starts_with('[') {
-            return Err(Error::invalid_type(Unexpected::Seq, &"an object"));
-        }
-        serde_json::from_str(value)
+    fn read<D: Depth>(value: &'a str) -> Result<Self, serde_json::Error> {
+        let mut deserializer = serde_json::Deserializer::from_str(value);
+        let instance = Whole::<D, Self>::default().deserialize(&mut deserializer)?;
+        deserializer.end()?;
+        Ok(match instance {
+            Member::Known(instance) => instance,
+            Member::Absent | Member::Bad => Self::default(),
+        })
     }
 
     /// The value of the tag with exactly that key; of several, the least.
@@ -179,7 +59,7 @@ impl<'a> Instance<'a> {
     }
 
     /// Interfaces by (card, device index, ID), what is missing last.
-    pub fn interfaces_in_order(&self) -> Vec<&NetworkInterface<'a>> {
+    pub fn interfaces_in_order(&self) -> Vec<&Interface<'a>> {
         let mut interfaces: Vec<_> = self.network_interfaces.items().collect();
         interfaces.sort_by_cached_key(|interface| {
             let attachment = interface.attachment.known();
@@ -225,8 +105,8 @@ impl<'a> Instance<'a> {
 
     /// Calls `report` with the path of each member that is there but cannot be read, as in
     /// `NetworkInterfaces[].MacAddress`.
-    pub fn unreadable(&self, report: &mut dyn FnMut(Path<'_>)) {
-        Inspect::unreadable(self, Path::Root, report);
+    pub fn unreadable(&self, report: &mut dyn FnMut(&str)) {
+        Inspect::unreadable(self, Path::Root, &mut |path| report(&path.to_string()));
     }
 }
 

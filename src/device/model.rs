@@ -1,23 +1,39 @@
 //! Objects of EC2's model, declared member by member.
 
 /// Declares objects of EC2's model: the struct, its lenient reading, the walk that names what could not be read, and
-/// its rendering as it is, in snake case. Members are declared in the order of their names.
+/// its rendering as it is, in snake case. Members are declared in the order of their names; one that is marked `(IN_FULL)`
+/// is read in full only.
 macro_rules! objects {
-    ($($(#[$doc:meta])* $name:ident<$life:lifetime> { $($member:ident: $kind:ty = $wire:literal,)* })*) => {$(
+    (@IN_FULL $object:ident.$member:ident) => {
+        (stringify!($member), &$object.$member as &dyn $crate::device::Detail)
+    };
+    ($($(#[$doc:meta])* $name:ident<$life:lifetime> {
+        $($member:ident $(($depth:ident))?: $kind:ty = $wire:literal,)*
+    })*) => {$(
         $(#[$doc])*
-        #[derive(Debug, Default, serde::Deserialize)]
-        #[serde(default, bound(deserialize = "'de: 'a"))]
+        #[derive(Debug, Default)]
         #[allow(missing_docs)] // The members are EC2's; its API reference describes them.
         pub struct $name<$life> {
-            #[serde(skip)]
             record: std::marker::PhantomData<&$life [u8]>,
-            $(#[serde(rename = $wire)] pub $member: $kind,)*
+            $(pub $member: $kind,)*
         }
 
         impl<'de: $life, $life> $crate::device::lenient::Lenient<'de> for $name<$life> {
-            fn from_map<A: serde::de::MapAccess<'de>>(map: A) -> Result<Member<Self>, A::Error> {
-                let object = serde::de::value::MapAccessDeserializer::new(map);
-                serde::Deserialize::deserialize(object).map(Member::Known)
+            fn from_map<D: $crate::device::lenient::Depth, A: serde::de::MapAccess<'de>>(
+                mut map: A,
+            ) -> Result<Member<Self>, A::Error> {
+                let mut object = Self::default();
+                while let Some(name) = map.next_key_seed($crate::device::lenient::Name)? {
+                    match &*name {
+                        $($wire $(if D::$depth)? => {
+                            object.$member = map.next_value_seed($crate::device::lenient::Read::<D, _>::default())?;
+                        })*
+                        _ => {
+                            map.next_value::<serde::de::IgnoredAny>()?;
+                        }
+                    }
+                }
+                Ok(Member::Known(object))
             }
         }
 
@@ -30,7 +46,12 @@ macro_rules! objects {
         impl<$life> $name<$life> {
             /// Its members in snake case, in the order of their names.
             pub fn members(&self) -> impl Iterator<Item = $crate::device::Named<'_>> {
-                [$((stringify!($member), &self.$member as &dyn $crate::device::Detail),)*].into_iter()
+                $crate::device::lenient::named([$((stringify!($member), &self.$member as &dyn $crate::device::Detail),)*])
+            }
+
+            /// Those of them that are read in full only.
+            pub fn rest(&self) -> impl Iterator<Item = $crate::device::Named<'_>> {
+                $crate::device::lenient::named([$($($crate::device::model::objects!(@$depth self.$member),)?)*])
             }
         }
 

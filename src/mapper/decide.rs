@@ -123,22 +123,11 @@ pub fn decide(rules: &Rules, record: &RawRecord<'_>, devices: &Devices, unreadab
         Ok(text) => text,
         Err(error) => return Decision::Reject(Rejection::NotUtf8(error)),
     };
-    let repaired;
-    let reading = match rules.mapping.read(text) {
-        Ok(reading) => reading,
-        Err(error) => {
-            // A member that occurs twice costs no instance: the last one counts.
-            let Ok(value) = serde_json::from_str::<serde_json::Value>(text) else {
-                return Decision::Reject(Rejection::NotAnObject(error.to_string()));
-            };
-            repaired = value.to_string();
-            match rules.mapping.read(&repaired) {
-                Ok(reading) => reading,
-                Err(error) => return Decision::Reject(Rejection::NotAnObject(error.to_string())),
-            }
-        }
+    let instance = match rules.mapping.read(text) {
+        Ok(instance) => instance,
+        Err(error) => return Decision::Reject(Rejection::NotAnObject(error.to_string())),
     };
-    match reading.instance.instance_id.text() {
+    match instance.instance_id.text() {
         None => return Decision::Reject(Rejection::NoInstanceId),
         Some(id) if id != key => {
             let instance_id = id.to_owned();
@@ -146,11 +135,11 @@ pub fn decide(rules: &Rules, record: &RawRecord<'_>, devices: &Devices, unreadab
         }
         Some(_) => {}
     }
-    reading.unreadable(unreadable);
-    if reading.instance.state_name() == Some(TERMINATED) {
+    instance.unreadable(unreadable);
+    if instance.state_name() == Some(TERMINATED) {
         return removed(rules, record, devices.get(key), Removal::Terminated);
     }
-    let device = rules.mapping.render(key, &reading, scope);
+    let device = rules.mapping.render(key, &instance, scope);
     seen(&rules.mapping, record, devices.get(key), (known, glance), device)
 }
 

@@ -18,7 +18,7 @@ use chrono::DateTime;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::device::{Reading, region_in};
+use crate::device::{Instance, region_in};
 use change::Occurrence;
 use diff::FieldChange;
 use ignore::Ignore;
@@ -161,19 +161,19 @@ impl Mapping {
     ///
     /// # Errors
     /// When it is not one JSON object.
-    pub fn read<'a>(&self, value: &'a str) -> Result<Reading<'a>, serde_json::Error> {
+    pub fn read<'a>(&self, value: &'a str) -> Result<Instance<'a>, serde_json::Error> {
         match self.profile {
-            Profile::Sekoia | Profile::Cse => Reading::of_instance(value),
-            Profile::Ocsf => Reading::in_full(value),
+            Profile::Sekoia | Profile::Cse => Instance::in_common(value),
+            Profile::Ocsf => Instance::in_full(value),
         }
     }
 
     /// Renders the instance `uid`.
-    pub fn render(&self, uid: &str, reading: &Reading<'_>, scope: Scope<'_>) -> Device {
+    pub fn render(&self, uid: &str, instance: &Instance<'_>, scope: Scope<'_>) -> Device {
         match self.profile {
-            Profile::Sekoia => Device::Sekoia(Box::new(sekoia::Device::render(uid, &reading.instance, scope.account))),
-            Profile::Ocsf => Device::Ocsf(Box::new(ocsf::Inventory::render(uid, reading, scope))),
-            Profile::Cse => Device::Cse(cse::Device::render(uid, &reading.instance, scope.account)),
+            Profile::Sekoia => Device::Sekoia(Box::new(sekoia::Device::render(uid, instance, scope.account))),
+            Profile::Ocsf => Device::Ocsf(Box::new(ocsf::Inventory::render(uid, instance, scope))),
+            Profile::Cse => Device::Cse(cse::Device::render(uid, instance, scope.account)),
         }
     }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::TimeField;
 use super::os::OsType;
-use crate::device::{AUTOSCALING_TAG, Instance, Member, NAME_TAG, NetworkInterface as Interface};
+use crate::device::{AUTOSCALING_TAG, Instance, Interface, Member, NAME_TAG};
 
 /// The event, around a device.
 #[derive(Debug, Clone, PartialEq, Serialize)]

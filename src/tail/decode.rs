@@ -148,7 +148,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::device::Reading;
+    use crate::device::Instance;
     use crate::profile::change::{Occurrence, Origin};
     use crate::profile::encode::{Encoder, Framing};
     use crate::profile::{Mapping, Profile, Scope};
@@ -157,7 +157,7 @@ mod tests {
     fn event(profile: Profile, encoder: &Encoder) -> Vec<u8> {
         let mapping = Mapping { profile, ..Mapping::default() };
         let instance = r#"{"InstanceId": "i-1", "OwnerId": "123456789012", "State": {"Name": "running"}}"#;
-        let mut device = mapping.render("i-1", &Reading::in_full(instance).unwrap(), Scope::default());
+        let mut device = mapping.render("i-1", &Instance::in_full(instance).unwrap(), Scope::default());
         encoder.encode(&mapping.event(&mut device, &Occurrence::created(1_780_000_000_000, Origin::default()))).unwrap()
     }
 

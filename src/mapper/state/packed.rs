@@ -205,7 +205,7 @@ mod tests {
             for instance in &fleet {
                 let instance = serde_json::to_string(instance).unwrap();
                 let reading = mapping.read(&instance).unwrap();
-                let id = reading.instance.instance_id.text().unwrap();
+                let id = reading.instance_id.text().unwrap();
                 let device = mapping.render(id, &reading, Scope::default()).to_json().unwrap();
                 with += CODEC.with_borrow_mut(|codec| codec.compress(device.as_bytes()).len());
                 without += zstd::bulk::compress(device.as_bytes(), LEVEL).unwrap().len();

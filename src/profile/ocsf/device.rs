@@ -5,8 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::hardware::HwInfo;
 use super::instant::Instant;
 use super::network::{self, NetworkInterface, Rejected};
-use crate::device::details::Details;
-use crate::device::{AUTOSCALING_TAG, Instance, NAME_TAG, Reading, region_in};
+use crate::device::{AUTOSCALING_TAG, Instance, NAME_TAG, region_in};
 use crate::profile::change::Occurrence;
 use crate::profile::os::OsType;
 use crate::record::aws_partition_of;
@@ -109,23 +108,20 @@ pub struct Os {
 impl Device {
     pub(super) fn render(
         uid: &str,
-        reading: &Reading<'_>,
+        instance: &Instance<'_>,
         region: Option<&str>,
         arn: Option<String>,
         rejected: &mut Rejected,
     ) -> Self {
-        let instance = &reading.instance;
-        let nothing = Details::default();
-        let details = reading.details.as_ref().unwrap_or(&nothing);
         let text = |member: Option<&str>| member.map(str::to_owned);
         let public = rejected.ip("public_ip_address", instance.public_ip_address.text());
         let private = rejected.ip("private_ip_address", instance.private_ip_address.text());
         let ipv6 = rejected.ip("ipv6_address", instance.first_ipv6());
-        let primary = network::in_order(details).into_iter().next();
+        let primary = network::in_order(instance).into_iter().next();
         let model = instance.instance_type.text();
         let is_metal = model.is_some_and(|model| model.contains(".metal"));
         let boot_time = instance.launch_time.known().and_then(Instant::of);
-        let created_time = created_time(instance, details);
+        let created_time = created_time(instance);
         Self {
             kind: if is_metal { "Server" } else { "Virtual" }.to_owned(),
             type_id: if is_metal { 1 } else { 6 },
@@ -138,7 +134,7 @@ impl Device {
             mac: rejected
                 .mac("network_interfaces.mac_address", primary.and_then(|interface| interface.mac_address.text())),
             interface_uid: text(primary.and_then(|interface| interface.network_interface_id.text())),
-            network_interfaces: network::entries(details, rejected),
+            network_interfaces: network::entries(instance, rejected),
             groups: groups(instance),
             region: text(region),
             subnet_uid: text(instance.subnet_id.text()),
@@ -149,7 +145,7 @@ impl Device {
             vendor_name: "Amazon Web Services".to_owned(),
             autoscale_uid: text(instance.tag(AUTOSCALING_TAG)),
             os: Os::of(instance),
-            hw_info: HwInfo::of(instance, details),
+            hw_info: HwInfo::of(instance),
             boot_time: boot_time.map(Instant::ms),
             boot_time_dt: boot_time.map(Instant::dt),
             created_time: created_time.map(Instant::ms),
@@ -182,14 +178,14 @@ pub(super) fn partition_of(region: &str) -> Option<&'static str> {
 }
 
 /// When the primary interface was attached, which stays for life; else the root volume; else the launch.
-fn created_time(instance: &Instance<'_>, details: &Details<'_>) -> Option<Instant> {
+fn created_time(instance: &Instance<'_>) -> Option<Instant> {
     let interface = || {
-        let primary = network::in_order(details).into_iter().next()?;
+        let primary = network::in_order(instance).into_iter().next()?;
         primary.attachment.known()?.attach_time.known().and_then(Instant::of)
     };
     let root = || {
-        let name = details.root_device_name.text()?;
-        let volumes = details.block_device_mappings.items().filter(|device| device.device_name.text() == Some(name));
+        let name = instance.root_device_name.text()?;
+        let volumes = instance.block_device_mappings.items().filter(|device| device.device_name.text() == Some(name));
         volumes.filter_map(|device| device.ebs.known()?.attach_time.known()).min().and_then(Instant::of)
     };
     interface().or_else(root).or_else(|| instance.launch_time.known().and_then(Instant::of))

@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 
 use crate::device::Instance;
-use crate::device::details::Details;
 
 /// OCSF's `device_hw_info`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -21,7 +20,7 @@ pub struct HwInfo {
 
 impl HwInfo {
     /// `None` where nothing is known.
-    pub(super) fn of(instance: &Instance<'_>, details: &Details<'_>) -> Option<Self> {
+    pub(super) fn of(instance: &Instance<'_>) -> Option<Self> {
         let (name, id, bits) = match instance.architecture.text() {
             Some("i386") => (Some("x86"), Some(1), Some(32)),
             Some("x86_64" | "x86_64_mac") => (Some("x86"), Some(1), Some(64)),
@@ -35,14 +34,14 @@ impl HwInfo {
             cpu_architecture: name.map(str::to_owned),
             cpu_architecture_id: id,
             cpu_bits: bits,
-            cpu_cores: cores(details),
+            cpu_cores: cores(instance),
         };
         (info != Self::default()).then_some(info)
     }
 }
 
 /// Cores, where it is a number of cores.
-pub(super) fn cores(details: &Details<'_>) -> Option<i32> {
-    let told = *details.cpu_options.known()?.core_count.known()?;
+pub(super) fn cores(instance: &Instance<'_>) -> Option<i32> {
+    let told = *instance.cpu_options.known()?.core_count.known()?;
     i32::try_from(told).ok().filter(|cores| *cores > 0)
 }

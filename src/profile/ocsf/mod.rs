@@ -25,7 +25,7 @@ pub use unmapped::Unmapped;
 use super::change::{Change, Occurrence};
 use super::diff::Identities;
 use super::{Scope, TERMINATED, fold, to_json};
-use crate::device::Reading;
+use crate::device::Instance;
 use instant::Instant;
 
 /// The version of OCSF that the events are written in.
@@ -136,14 +136,13 @@ pub struct Product {
 
 impl Inventory {
     /// Renders the instance `uid`; `scope` is what was swept.
-    pub fn render(uid: &str, reading: &Reading<'_>, scope: Scope<'_>) -> Self {
-        let instance = &reading.instance;
+    pub fn render(uid: &str, instance: &Instance<'_>, scope: Scope<'_>) -> Self {
         let region = instance.region(scope.region);
         let account = instance.account(scope.account);
         let partition = region.and_then(device::partition_of);
         let arn = || Some(format!("arn:{}:ec2:{}:{}:instance/{uid}", partition?, region?, account?));
         let mut rejected = network::Rejected::default();
-        let device = Device::render(uid, reading, region, arn(), &mut rejected);
+        let device = Device::render(uid, instance, region, arn(), &mut rejected);
         Self {
             cloud: Cloud {
                 provider: "AWS".to_owned(),
@@ -156,7 +155,7 @@ impl Inventory {
                 zone: instance.availability_zone().map(str::to_owned),
                 cloud_partition: partition.map(str::to_owned),
             },
-            unmapped: Unmapped::render(reading, &device, &rejected),
+            unmapped: Unmapped::render(instance, &device, &rejected),
             device,
         }
     }

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::device::Json;
-use crate::device::details::{Association, Details, Interface, PrivateAddress};
+use crate::device::details::{Association, PrivateAddress};
+use crate::device::{Instance, Interface, Json};
 
 /// Entries of an instance, at most.
 const MAX_ENTRIES: usize = 4096;
@@ -81,8 +81,8 @@ impl Rejected {
 }
 
 /// Interfaces by (card, device index, ID), what is missing last.
-pub(super) fn in_order<'d, 'a>(details: &'d Details<'a>) -> Vec<&'d Interface<'a>> {
-    let mut interfaces: Vec<_> = details.network_interfaces.items().collect();
+pub(super) fn in_order<'d, 'a>(instance: &'d Instance<'a>) -> Vec<&'d Interface<'a>> {
+    let mut interfaces: Vec<_> = instance.network_interfaces.items().collect();
     // Of two that are otherwise alike, the record's order must not decide.
     interfaces.sort_by(|a, b| place(a).cmp(&place(b)).then_with(|| Json::of(*a).cmp(&Json::of(*b))));
     interfaces
@@ -104,8 +104,8 @@ struct Address {
 }
 
 /// The entries of all interfaces.
-pub(super) fn entries(details: &Details<'_>, rejected: &mut Rejected) -> Vec<NetworkInterface> {
-    in_order(details).into_iter().flat_map(|interface| entries_of(interface, rejected)).take(MAX_ENTRIES).collect()
+pub(super) fn entries(instance: &Instance<'_>, rejected: &mut Rejected) -> Vec<NetworkInterface> {
+    in_order(instance).into_iter().flat_map(|interface| entries_of(interface, rejected)).take(MAX_ENTRIES).collect()
 }
 
 /// Whether a text is short enough to be repeated in each entry.

@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 
 use super::network::{self, NetworkInterface, Rejected};
 use super::{Device, MAX_CHANGE_BYTES, hardware};
-use crate::device::details::{Association, BlockDevice, Details, Interface};
-use crate::device::{Detail, Json, Member, Named, Reading, replaced, write_members};
+use crate::device::details::{Association, BlockDevice};
+use crate::device::{Detail, Instance, Interface, Json, Member, Named, replaced, write_members};
 use crate::profile::change::Occurrence;
 use crate::profile::diff::entries;
 use crate::profile::fold::Quiet;
@@ -114,28 +114,28 @@ impl Unmapped {
         json
     }
 
-    pub(super) fn render(reading: &Reading<'_>, device: &Device, rejected: &Rejected) -> Self {
-        let (instance, nothing) = (&reading.instance, Details::default());
-        let details = reading.details.as_ref().unwrap_or(&nothing);
-        let is_shown = hardware::cores(details).is_some();
-        let cpu_options = details.cpu_options.known().and_then(|options| {
+    pub(super) fn render(instance: &Instance<'_>, device: &Device, rejected: &Rejected) -> Self {
+        let is_shown = hardware::cores(instance).is_some();
+        let cpu_options = instance.cpu_options.known().and_then(|options| {
             let shown: Option<Named<'_>> = is_shown.then_some(("core_count", &NOTHING));
             Json::object(replaced(options.members(), shown))
         });
         // EC2 uses the high byte for itself.
-        let state = details.state.known().and_then(|state| {
+        let state = instance.state.known().and_then(|state| {
             let code = state.code.known().map(|code| code & 0xFF);
             Json::object(replaced(state.members(), [("code", &code as _)]))
         });
         let (tags, volumes, interfaces, rejected) =
-            (tags(reading), volumes(details), interfaces(details), rejected.detail());
-        let Homeless { ipv6_address, private_dns_name, private_ip_address } = Homeless::of(reading, device);
-        let others: [Named<'_>; 12] = [
+            (tags(instance), volumes(instance), interfaces(instance), rejected.detail());
+        let placement = instance.placement.known().and_then(|placement| Json::object(placement.rest()));
+        let Homeless { ipv6_address, private_dns_name, private_ip_address } = Homeless::of(instance, device);
+        let others: [Named<'_>; 13] = [
             ("architecture", &instance.architecture),
-            ("block_device_mappings", &NOTHING),
             ("cpu_options", &cpu_options),
+            ("iam_instance_profile", &instance.iam_instance_profile),
             ("ipv6_address", &ipv6_address),
             ("network_interfaces", &interfaces),
+            ("placement", &placement),
             ("platform", &instance.platform),
             ("private_dns_name", &private_dns_name),
             ("private_ip_address", &private_ip_address),
@@ -144,7 +144,7 @@ impl Unmapped {
             ("tags", &tags),
             ("volumes", &volumes),
         ];
-        Self::of(replaced(details.members(), others))
+        Self::of(replaced(instance.rest(), others))
     }
 
     pub(super) fn set_state(&mut self, name: &str, code: i64) {
@@ -185,8 +185,7 @@ struct Homeless<'d> {
 }
 
 impl<'d> Homeless<'d> {
-    fn of(reading: &'d Reading<'_>, device: &Device) -> Self {
-        let instance = &reading.instance;
+    fn of(instance: &'d Instance<'_>, device: &Device) -> Self {
         let shows = |shown: &dyn Fn(&NetworkInterface) -> Option<&String>, own: Option<&String>, text: &str| {
             device.network_interfaces.iter().filter_map(shown).chain(own).any(|shown| shown == text)
         };
@@ -205,16 +204,16 @@ impl<'d> Homeless<'d> {
 }
 
 /// By key.
-fn tags(reading: &Reading<'_>) -> Option<Json> {
-    let mut tags: Vec<_> = reading.instance.tags.items().map(|tag| (tag.key.text(), tag.value.text())).collect();
+fn tags(instance: &Instance<'_>) -> Option<Json> {
+    let mut tags: Vec<_> = instance.tags.items().map(|tag| (tag.key.text(), tag.value.text())).collect();
     tags.sort_unstable_by_key(|(key, value)| (key.is_none(), *key, *value));
     Json::list(tags.iter().filter_map(|(key, value)| Json::object([("name", key as _), ("value", value as _)])))
 }
 
 /// The root device first, then by name.
-fn volumes(details: &Details<'_>) -> Option<Json> {
-    let root = details.root_device_name.text();
-    let mut volumes: Vec<_> = details
+fn volumes(instance: &Instance<'_>) -> Option<Json> {
+    let root = instance.root_device_name.text();
+    let mut volumes: Vec<_> = instance
         .block_device_mappings
         .items()
         .filter_map(|device| {
@@ -233,8 +232,8 @@ fn volume(device: &BlockDevice<'_>) -> Option<Json> {
 }
 
 /// What of the interfaces OCSF's entries do not show.
-fn interfaces(details: &Details<'_>) -> Option<Json> {
-    Json::list(network::in_order(details).into_iter().filter_map(interface))
+fn interfaces(instance: &Instance<'_>) -> Option<Json> {
+    Json::list(network::in_order(instance).into_iter().filter_map(interface))
 }
 
 fn interface(interface: &Interface<'_>) -> Option<Json> {
