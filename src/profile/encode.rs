@@ -10,7 +10,7 @@ use super::{Event, Profile};
 use crate::avro::{embedded, single_object_header};
 
 /// Room for an event: most need no more.
-const CAPACITY: usize = 4096;
+const TYPICAL_BYTES: usize = 4096;
 
 /// The configured choice.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -86,7 +86,7 @@ impl Encoder {
         match &self.form {
             Form::Json => serde_json::to_vec(event).map_err(|error| EncodeError(error.to_string())),
             Form::Avro { header, writer } => {
-                let mut bytes = Vec::with_capacity(CAPACITY);
+                let mut bytes = Vec::with_capacity(TYPICAL_BYTES);
                 bytes.extend_from_slice(header);
                 writer.write_ser(&mut bytes, event).map_err(|error| EncodeError(error.to_string()))?;
                 Ok(bytes)
