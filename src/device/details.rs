@@ -6,7 +6,8 @@ use std::borrow::Cow;
 use chrono::{DateTime, Utc};
 use serde::de::MapAccess;
 
-use super::lenient::{Depth, Detail, Inspect, Lenient, List, Member, Name, Path, Read, Something, Text, write_object};
+use super::detail::{Detail, write_object};
+use super::lenient::{Depth, Inspect, Lenient, List, Member, Name, Path, Read, Something, Text};
 use super::model::objects;
 
 objects! {

@@ -4,6 +4,7 @@
 //! counts as absent and is named by [`Instance::unreadable`], the rest of the instance stands. What every profile renders is
 //! always read, the rest of the model only where a profile asks for it.
 
+mod detail;
 pub mod details;
 mod lenient;
 mod model;
@@ -12,9 +13,10 @@ pub mod time;
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeSeed as _;
 
+pub use detail::{Detail, Json, Named, replaced, write_members};
 pub use details::{Instance, Interface};
 use lenient::{Depth, InCommon, InFull, Inspect, Whole};
-pub use lenient::{Detail, Json, List, Member, Named, Path, Text, replaced, write_members};
+pub use lenient::{List, Member, Path, Text};
 
 /// The tag whose value is an instance's name.
 pub const NAME_TAG: &str = "Name";
@@ -130,7 +132,28 @@ pub fn region_in(text: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::region_in;
+    use super::{Instance, region_in};
+
+    #[test]
+    fn what_no_profile_renders_in_common_is_read_and_complained_of_in_full_only() {
+        let value = r#"{"InstanceId": "i-1", "KeyName": "ops", "EbsOptimized": 5, "Placement": {"Tenancy": 5},
+            "IamInstanceProfile": {"Arn": 5}, "Tags": 5}"#;
+        let read = |instance: Instance<'_>| {
+            let mut unreadable = Vec::new();
+            instance.unreadable(&mut |path| unreadable.push(path.to_owned()));
+            (instance.key_name.text().map(str::to_owned), instance.iam_instance_profile.known().is_some(), unreadable)
+        };
+        let common = (None, true, vec!["Tags".to_owned()]);
+        assert_eq!(read(Instance::in_common(value).unwrap()), common);
+        let unreadable = ["EbsOptimized", "IamInstanceProfile.Arn", "Placement.Tenancy", "Tags"].map(str::to_owned);
+        assert_eq!(read(Instance::in_full(value).unwrap()), (Some("ops".to_owned()), true, unreadable.to_vec()));
+    }
+
+    #[test]
+    fn of_members_of_one_name_the_last_one_counts() {
+        let instance = Instance::in_common(r#"{"ImageId": 5, "InstanceId": "i-1", "ImageId": "ami-1"}"#).unwrap();
+        assert_eq!(instance.image_id.text(), Some("ami-1"));
+    }
 
     #[test]
     fn a_zone_begins_with_its_region() {

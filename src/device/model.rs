@@ -46,18 +46,18 @@ macro_rules! objects {
         impl<$life> $name<$life> {
             /// Its members in snake case, in the order of their names.
             pub fn members(&self) -> impl Iterator<Item = $crate::device::Named<'_>> {
-                $crate::device::lenient::named([$((stringify!($member), &self.$member as &dyn $crate::device::Detail),)*])
+                $crate::device::detail::named([$((stringify!($member), &self.$member as &dyn $crate::device::Detail),)*])
             }
 
             /// Those of them that are read in full only.
             pub fn rest(&self) -> impl Iterator<Item = $crate::device::Named<'_>> {
-                $crate::device::lenient::named([$($($crate::device::model::objects!(@$depth self.$member),)?)*])
+                $crate::device::detail::named([$($($crate::device::model::objects!(@$depth self.$member),)?)*])
             }
         }
 
-        impl $crate::device::lenient::Detail for $name<'_> {
+        impl $crate::device::detail::Detail for $name<'_> {
             fn write(&self, json: &mut Vec<u8>) -> bool {
-                $crate::device::lenient::write_object(json, self.members())
+                $crate::device::detail::write_object(json, self.members())
             }
         }
     )*};
