@@ -113,7 +113,7 @@ impl Press {
         let (kafka, group_id) = (&config.kafka, &config.collector.group_id);
         // Stable over a restart, so that it ends its predecessor's transaction.
         let member = format!("{group_id}-{}", config.instance_id.0);
-        let settings = client::producer(kafka, &member, Duration::from_millis(20));
+        let settings = client::producer(kafka, &member);
         let listeners = metrics.kafka.listeners(["collector-consumer", "collector-producer"], "");
         let mut producer =
             TransactionalProducer::new(settings, kafka.transaction_timeout, listeners.producer).map_err(refused)?;

@@ -9,12 +9,13 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use super::ledger::{Acceptance, Ledger};
+use crate::kafka::Header;
 
 /// Publications that may wait for a transaction, whichever scope they are of.
 const QUEUE: usize = 16;
 
 /// Headers that many records share.
-pub type Headers = Arc<[(String, Option<Vec<u8>>)]>;
+pub type Headers = Arc<[Header]>;
 
 /// Which topic a record goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

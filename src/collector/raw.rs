@@ -1,5 +1,6 @@
 //! From what a source lists to raw records.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -38,10 +39,10 @@ impl Observation {
 /// The headers of the records of one observation.
 pub fn headers(scope: &Scope, sweep_id: &str, labels: &Labels, observed_at: DateTime<Utc>) -> Headers {
     let mut headers = vec![
-        (record::SCHEMA.to_owned(), record::SCHEMA_VERSION.to_owned()),
-        (record::OBSERVED_AT.to_owned(), time(observed_at)),
-        (record::SWEEP_ID.to_owned(), sweep_id.to_owned()),
-        (record::SOURCE.to_owned(), scope.source.clone()),
+        (Cow::Borrowed(record::SCHEMA), record::SCHEMA_VERSION.to_owned()),
+        (record::OBSERVED_AT.into(), time(observed_at)),
+        (record::SWEEP_ID.into(), sweep_id.to_owned()),
+        (record::SOURCE.into(), scope.source.clone()),
     ];
     let optional = [
         (record::SOURCE_CATEGORY, labels.category.as_deref()),
@@ -49,9 +50,9 @@ pub fn headers(scope: &Scope, sweep_id: &str, labels: &Labels, observed_at: Date
         (record::AWS_REGION, scope.region.as_deref()),
         (record::AWS_PARTITION, scope.region.as_deref().map(record::aws_partition_of)),
     ];
-    headers.extend(optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))));
-    headers
-        .extend(labels.fields.iter().map(|(name, value)| (format!("{}{name}", record::FIELD_PREFIX), value.clone())));
+    headers.extend(optional.into_iter().filter_map(|(name, value)| Some((name.into(), value?.to_owned()))));
+    let fields = labels.fields.iter();
+    headers.extend(fields.map(|(name, value)| (format!("{}{name}", record::FIELD_PREFIX).into(), value.clone())));
     headers.into_iter().map(|(name, value)| (name, Some(value.into_bytes()))).collect()
 }
 
@@ -103,7 +104,7 @@ pub fn tombstone(
 }
 
 fn with(headers: &Headers, more: impl IntoIterator<Item = (&'static str, String)>) -> Headers {
-    let more = more.into_iter().map(|(name, value)| (name.to_owned(), Some(value.into_bytes())));
+    let more = more.into_iter().map(|(name, value)| (name.into(), Some(value.into_bytes())));
     headers.iter().cloned().chain(more).collect()
 }
 

@@ -247,7 +247,7 @@ pub struct Mapper {
     pub tenant_uid: Option<String>,
     /// Threads that map, each with partitions of its own. Default: one per core.
     pub engines: NonZeroUsize,
-    /// A transaction is committed when it is this old,
+    /// A transaction is committed when it is this old, or five times as old while records wait,
     #[serde(with = "duration")]
     pub commit_interval: Duration,
     /// or has so many records,

@@ -1,7 +1,6 @@
 //! Settings of the Kafka clients: ours where a guarantee or the speed hangs on them, the operator's for the rest.
 
 use std::error::Error;
-use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::client::{ClientContext, OAuthToken};
@@ -16,6 +15,11 @@ use crate::config::{Fault, GroupProtocol, Kafka};
 
 /// How often a client tells its statistics, in milliseconds.
 const STATISTICS: &str = "statistics.interval.ms";
+
+/// How long a record waits for others to share a request with: a transaction lasts much longer. A partition has one request
+/// on its way, and librdkafka's thread spins while the next one that is due waits for its answer: 5 ms are less than
+/// a busy broker takes, and a core was lost to it.
+const LINGER_MS: &str = "10";
 
 /// What librdkafka does not take of `kafka.properties`. Its message is told only where it does not repeat the value,
 /// which may be a secret under a misspelt name.
@@ -133,8 +137,9 @@ fn tell_statistics(config: &mut ClientConfig, kafka: &Kafka, interval: &str) {
     config.set(STATISTICS, kafka.properties.get(STATISTICS).map_or(interval, |told| told.expose()));
 }
 
-/// A transactional producer; `id` must be stable over restarts and unique among those that run.
-pub fn producer(kafka: &Kafka, id: &str, linger: Duration) -> ClientConfig {
+/// A transactional producer; `id` must be stable over restarts and unique among those that run. Only of records that were not
+/// delivered there are reports.
+pub fn producer(kafka: &Kafka, id: &str) -> ClientConfig {
     let mut config = common(kafka, id);
     let timeout = kafka.transaction_timeout.as_millis().to_string();
     config
@@ -142,13 +147,14 @@ pub fn producer(kafka: &Kafka, id: &str, linger: Duration) -> ClientConfig {
         .set("transaction.timeout.ms", &timeout)
         .set("enable.idempotence", "true")
         .set("acks", "all")
+        .set("delivery.report.only.error", "true")
         .set("partitioner", "murmur2_random")
         .set("message.max.bytes", kafka.max_message_bytes.to_string());
     // A group's coordinator that is restarted vanishes from the client's list of brokers, and offsets that were on their way
     // to it wait until the connection to any other broker comes or goes, whatever their timeout says (librdkafka #5511,
     // #5456). One that is idle goes soon: nothing else is sent meanwhile.
     set_default(&mut config, kafka, "connections.max.idle.ms", "10000");
-    set_default(&mut config, kafka, "linger.ms", &linger.as_millis().to_string());
+    set_default(&mut config, kafka, "linger.ms", LINGER_MS);
     set_default(&mut config, kafka, "batch.size", "1000000");
     set_default(&mut config, kafka, "compression.type", "lz4");
     set_default(&mut config, kafka, "queue.buffering.max.kbytes", "131072");

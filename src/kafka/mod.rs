@@ -21,7 +21,7 @@ pub use onlooker::Onlooker;
 pub use range::{Next, RangeReader};
 pub use reasons::Reasons;
 pub use table::{Restored, TableReader, TakeRecord};
-pub use transaction::{Message, Setback, TransactionalProducer};
+pub use transaction::{Header, Message, Setback, TransactionalProducer};
 
 /// The client cannot go on; its owner ends.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

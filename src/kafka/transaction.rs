@@ -4,6 +4,7 @@
 //! transaction timeout), abort, start over with a new producer, or end. Delivery reports are always drained before a
 //! commit or an abort: undrained, a commit costs 100 ms and an abort hangs for its whole timeout.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
+use rdkafka::message::{DeliveryResult, Header as KafkaHeader, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::topic_partition_list::TopicPartitionList;
 
@@ -36,6 +37,9 @@ pub enum Setback {
     Fatal(String),
 }
 
+/// A header of a record to be produced: its name and its value.
+pub type Header = (Cow<'static, str>, Option<Vec<u8>>);
+
 /// A record to be produced.
 #[derive(Debug, Clone, Copy)]
 #[allow(missing_docs)]
@@ -47,7 +51,7 @@ pub struct Message<'a> {
     pub timestamp: Option<i64>,
     pub key: Option<&'a [u8]>,
     pub value: Option<&'a [u8]>,
-    pub headers: &'a [(String, Option<Vec<u8>>)],
+    pub headers: &'a [Header],
 }
 
 /// Keeps the first delivery that failed, and its topic.
@@ -162,7 +166,7 @@ impl TransactionalProducer {
     pub fn send(&mut self, message: Message<'_>) -> Result<(), Setback> {
         let mut headers = OwnedHeaders::new_with_capacity(message.headers.len());
         for (name, value) in message.headers {
-            headers = headers.insert(Header { key: name, value: value.as_deref() });
+            headers = headers.insert(KafkaHeader { key: name, value: value.as_deref() });
         }
         let mut record = BaseRecord::<[u8], [u8]>::to(message.topic).headers(headers);
         record.partition = message.partition;

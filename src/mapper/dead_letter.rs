@@ -33,13 +33,13 @@ pub fn dead_letter(record: &RawRecord<'_>, rejection: &Rejection, raw_topic: &st
         rfc3339_ms(now_ms),
     ];
     let own = OWN_HEADERS.into_iter().zip(told);
-    let original = record.headers.iter().map(|(name, value)| ((*name).to_owned(), value.map(<[u8]>::to_vec)));
+    let original = record.headers.iter().map(|(name, value)| ((*name).to_owned().into(), value.map(<[u8]>::to_vec)));
     Output {
         destination: Destination::DeadLetters,
         partition: record.partition,
         key: record.key.map(<[u8]>::to_vec),
         value: record.value.map(<[u8]>::to_vec),
-        headers: original.chain(own.map(|(name, value)| (name.to_owned(), Some(value.into_bytes())))).collect(),
+        headers: original.chain(own.map(|(name, value)| (name.into(), Some(value.into_bytes())))).collect(),
     }
 }
 

@@ -28,6 +28,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::bounds::Bounds;
 use super::budget::{Budget, Exceeded, Share};
 use super::changelog::Changelog;
 use super::dead_letter::{Breaker, BreakerLimits};
@@ -56,17 +57,13 @@ const IDLE: Duration = Duration::from_millis(100);
 /// Removed devices that one transaction forgets, at most.
 const MAX_FORGOTTEN: usize = 1000;
 
-/// Bounds of a batch, and what else the loop is told.
+/// What the loop is told.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Name of the raw topic, for headers.
     pub raw_topic: String,
-    /// A transaction is committed when it is this old,
-    pub commit_interval: Duration,
-    /// or has so many records,
-    pub max_batch_records: usize,
-    /// or so many bytes of them.
-    pub max_batch_bytes: usize,
+    /// Of a transaction.
+    pub bounds: Bounds,
     /// How long a removed device is remembered, in record time.
     pub gone_retention: Duration,
     /// When to stop rejecting.
@@ -287,11 +284,15 @@ impl<P: Port> Engine<P> {
         self.advance_restores()?;
         self.report_lag();
         for _ in 0..RECORDS_A_TURN {
-            if !self.take_record()? || self.batch_is_due() {
+            let records_wait = self.take_record()?;
+            if self.batch_is_due(records_wait) {
+                return self.commit();
+            }
+            if !records_wait {
                 break;
             }
         }
-        if self.batch_is_due() { self.commit() } else { Ok(()) }
+        Ok(())
     }
 
     fn finish(mut self) -> Result<(), Fatal> {
@@ -378,18 +379,17 @@ impl<P: Port> Engine<P> {
             return if self.is_behind { Duration::ZERO } else { BETWEEN_SLICES };
         }
         match &self.batch {
-            Some(batch) => self.mind.settings.commit_interval.saturating_sub(self.port.now() - batch.opened),
+            Some(batch) => self.mind.settings.bounds.age.saturating_sub(self.port.now() - batch.opened),
             None => IDLE,
         }
     }
 
     // === Transactions ===
 
-    fn batch_is_due(&self) -> bool {
-        self.batch.as_ref().is_some_and(|batch| {
-            self.port.now() - batch.opened >= self.mind.settings.commit_interval
-                || batch.tally.records() >= self.mind.settings.max_batch_records
-                || batch.bytes >= self.mind.settings.max_batch_bytes
+    fn batch_is_due(&self, records_wait: bool) -> bool {
+        self.batch.as_ref().is_some_and(|Batch { opened, bytes, tally }| {
+            let age = self.port.now() - *opened;
+            self.mind.settings.bounds.are_reached(age, tally.records(), *bytes, records_wait)
         })
     }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::decide::{Change, Emission, Rules, rfc3339_ms};
-use super::port::{Destination, Output};
+use super::port::{Destination, Header, Output};
 use crate::profile::MAPPING_VERSION;
 use crate::profile::change::{Occurrence, Origin};
 use crate::profile::diff::{FieldChange, capped, entries};
@@ -12,6 +12,8 @@ use crate::record::RawRecord;
 
 /// Largest header `diff`, in bytes of JSON.
 const MAX_DIFF_BYTES: usize = 16 * 1024;
+/// Headers of an event that no source adds to.
+const OWN_HEADERS: usize = 11;
 /// Largest header `changed`, in bytes of JSON.
 const MAX_CHANGED_BYTES: usize = 8 * 1024;
 
@@ -39,36 +41,39 @@ pub fn record(
         origin: Origin::of(record),
     };
     let event = rules.mapping.event(&mut emission.device, &occurrence);
-    let mut headers = vec![("change", emission.change.name().to_owned())];
+    let mut headers: Vec<Header> = Vec::with_capacity(OWN_HEADERS);
+    let mut tell = |name: &'static str, value: String| headers.push((name.into(), Some(value.into_bytes())));
+    tell("change", emission.change.name().to_owned());
     if let Some(reason) = emission.change.reason() {
-        headers.push(("reason", reason.to_owned()));
+        tell("reason", reason.to_owned());
     }
     if matches!(emission.change, Change::Updated | Change::Remapped) {
-        headers.push(("changed", changed(&emission.fields)));
-        headers.push(("diff", diff(&emission.fields)));
+        tell("changed", changed(&emission.fields));
+        tell("diff", diff(&emission.fields));
     }
-    headers.extend([
-        ("revision", state.revision.to_string()),
-        ("observed-at", rfc3339_ms(state.observed_at)),
-        ("profile", rules.mapping.profile.name().to_owned()),
-        ("mapping-version", MAPPING_VERSION.to_string()),
-        ("raw-topic", raw_topic.to_owned()),
-        ("raw-partition", record.partition.to_string()),
-        ("raw-offset", record.offset.to_string()),
-    ]);
+    tell("revision", state.revision.to_string());
+    tell("observed-at", rfc3339_ms(state.observed_at));
+    tell("profile", rules.mapping.profile.name().to_owned());
+    tell("mapping-version", MAPPING_VERSION.to_string());
+    tell("raw-topic", raw_topic.to_owned());
+    tell("raw-partition", record.partition.to_string());
+    tell("raw-offset", record.offset.to_string());
     if !rules.mapping.labels.is_empty() {
-        headers.push(("labels", json!(rules.mapping.labels).to_string()));
+        tell("labels", json!(rules.mapping.labels).to_string());
     }
     // Who reads a header by its name must find ours, whatever a source's fields are called.
-    let others: Vec<_> =
-        event.headers().into_iter().filter(|(name, _)| headers.iter().all(|(own, _)| own != name)).collect();
-    headers.extend(others.into_iter().map(|(name, value)| (name, value.to_owned())));
+    let own = headers.len();
+    for (name, value) in event.headers() {
+        if headers[..own].iter().all(|(own, _)| own != name) {
+            headers.push((name.to_owned().into(), Some(value.as_bytes().to_vec())));
+        }
+    }
     Ok(Output {
         destination: Destination::Events,
         partition: record.partition,
         key: record.key.map(<[u8]>::to_vec),
         value: Some(encoder.encode(&event)?),
-        headers: headers.into_iter().map(|(name, value)| (name.to_owned(), Some(value.into_bytes()))).collect(),
+        headers,
     })
 }
 

@@ -19,8 +19,6 @@ use crate::record::RawRecord;
 
 /// How often clients that are idle are served: their events would pile up, and their tokens expire.
 const SERVE_EVERY: Duration = Duration::from_secs(1);
-/// How long a record waits for others to share a request with: a transaction lasts much longer.
-pub const LINGER: Duration = Duration::from_millis(5);
 
 /// Who this engine is to Kafka.
 #[derive(Debug, Clone)]
@@ -59,7 +57,7 @@ impl KafkaPort {
     ) -> Result<Self, Setback> {
         let refused = |error: KafkaError| Setback::Fatal(error.to_string());
         let Identity { group_id, member } = identity;
-        let producer_config = client::producer(kafka, member, LINGER);
+        let producer_config = client::producer(kafka, member);
         let mut producer = TransactionalProducer::new(producer_config, kafka.transaction_timeout, listeners.producer)
             .map_err(refused)?;
         producer.initialise(is_stopped)?;

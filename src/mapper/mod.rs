@@ -4,6 +4,7 @@
 //! between them but the bound of their memory ([`budget`]). [`decide`] is the pure middle, [`state`] and [`changelog`] are the memory, [`port`] is what the engine
 //! needs of Kafka and [`kafka_port`] is Kafka.
 
+pub mod bounds;
 pub mod budget;
 pub mod changelog;
 pub mod dead_letter;

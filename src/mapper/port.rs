@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 pub use crate::kafka::statistics::Standing;
-pub use crate::kafka::{Committed, Fatal, Rebalance, Restored, Setback, TakeRecord, Unavailable};
+pub use crate::kafka::{Committed, Fatal, Header, Rebalance, Restored, Setback, TakeRecord, Unavailable};
 use crate::record::RawRecord;
 
 /// Which topic an output goes to.
@@ -32,7 +32,7 @@ pub struct Output {
     /// Kafka value; `None` is a tombstone.
     pub value: Option<Vec<u8>>,
     /// Kafka headers.
-    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    pub headers: Vec<Header>,
 }
 
 /// Kafka, as the engine sees it.

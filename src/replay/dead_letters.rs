@@ -21,7 +21,7 @@ use super::position::Position;
 use super::progress::{Display, Progress};
 use crate::config::Config;
 use crate::kafka::client::{self, Plain};
-use crate::kafka::{Message, Setback, TransactionalProducer, consumer_error, statistics};
+use crate::kafka::{Header, Message, Setback, TransactionalProducer, consumer_error, statistics};
 use crate::mapper::dead_letter::{FAILED_AT, OWN_HEADERS, RAW_TIMESTAMP, RAW_TOPIC};
 use crate::mapper::decide::{Decision, Rules, decide};
 use crate::mapper::engine::backoff;
@@ -55,7 +55,7 @@ struct Repaired {
     timestamp: i64,
     key: Vec<u8>,
     value: Option<Vec<u8>>,
-    headers: Vec<(String, Option<Vec<u8>>)>,
+    headers: Vec<Header>,
 }
 
 /// Why a dead letter stays where it is: a bounded word.
@@ -80,7 +80,11 @@ fn repair(letter: &RawRecord<'_>, rules: &Rules, raw_topic: &str) -> Result<Repa
         timestamp,
         key: raw.key.unwrap_or_default().to_vec(),
         value: raw.value.map(<[u8]>::to_vec),
-        headers: raw.headers.iter().map(|(name, value)| ((*name).to_owned(), value.map(<[u8]>::to_vec))).collect(),
+        headers: raw
+            .headers
+            .iter()
+            .map(|(name, value)| ((*name).to_owned().into(), value.map(<[u8]>::to_vec)))
+            .collect(),
     })
 }
 
@@ -137,7 +141,7 @@ pub fn resend(order: &Order, config: &Config, stop: &CancellationToken) -> anyho
         left: BTreeMap::new(),
     };
     if !order.is_dry {
-        let config = client::producer(kafka, &format!("{}-0", plan::group(name)), Duration::from_millis(5));
+        let config = client::producer(kafka, &format!("{}-0", plan::group(name)));
         let mut producer = TransactionalProducer::new(config, kafka.transaction_timeout, statistics::nobody())?;
         producer.initialise(&|| stop.is_cancelled())?;
         sender.producer = Some(producer);

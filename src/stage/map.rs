@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use super::{END_WITHIN, Partitions, Process, START};
 use crate::config::Config;
+use crate::mapper::bounds::Bounds;
 use crate::mapper::changelog::Changelog;
 use crate::mapper::dead_letter::BreakerLimits;
 use crate::mapper::decide::Rules;
@@ -138,9 +139,7 @@ impl Process {
         let (encoder, rules) = (self.encoder(framing)?, self.rules(partitions));
         let settings = Settings {
             raw_topic: kafka.topics.raw.clone(),
-            commit_interval: mapper.commit_interval,
-            max_batch_records: mapper.max_batch_records.get(),
-            max_batch_bytes: mapper.max_batch_bytes.get(),
+            bounds: Bounds::new(&self.config),
             gone_retention: mapper.gone_retention,
             breaker: BreakerLimits { streak: mapper.max_reject_streak },
             budget: self.budget.clone(),

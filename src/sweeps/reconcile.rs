@@ -8,7 +8,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::time::Duration;
 
 use anyhow::anyhow;
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -28,7 +27,6 @@ use crate::record::partition_for;
 
 /// Tombstones a transaction.
 const BATCH: usize = 1000;
-const LINGER: Duration = Duration::from_millis(5);
 
 /// What was found, and done.
 #[derive(Debug, Serialize)]
@@ -154,11 +152,8 @@ fn judge(id: String, device: &Known, ledgers: &BTreeMap<String, Ledger>) -> Resu
 fn publish(config: &Config, partitions: i32, gone: &[Gone]) -> anyhow::Result<()> {
     let kafka = &config.kafka;
     let member = format!("{}-reconcile", config.instance_id.0);
-    let mut producer = TransactionalProducer::new(
-        client::producer(kafka, &member, LINGER),
-        kafka.transaction_timeout,
-        statistics::nobody(),
-    )?;
+    let mut producer =
+        TransactionalProducer::new(client::producer(kafka, &member), kafka.transaction_timeout, statistics::nobody())?;
     producer.renew()?;
     let sweep_id = Uuid::now_v7().to_string();
     for batch in gone.chunks(BATCH) {

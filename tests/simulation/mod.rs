@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rollcall::mapper::bounds::Bounds;
 use rollcall::mapper::budget::Budget;
 use rollcall::mapper::changelog::Changelog;
 use rollcall::mapper::dead_letter::BreakerLimits;
@@ -78,9 +79,12 @@ impl Run {
         let rules = Rules::new(mapping, PARTITIONS, 1 << 20);
         let settings = Settings {
             raw_topic: "raw".to_owned(),
-            commit_interval: Duration::from_millis(20),
-            max_batch_records: 4,
-            max_batch_bytes: 1 << 20,
+            bounds: Bounds {
+                age: Duration::from_millis(20),
+                most_age: Duration::from_millis(50),
+                records: 4,
+                bytes: 1 << 20,
+            },
             gone_retention: Duration::from_secs(7 * 24 * 3600),
             breaker: BreakerLimits { streak: 0 },
             budget: Budget::new(usize::MAX),

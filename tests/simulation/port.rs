@@ -306,7 +306,8 @@ impl Port for SimulatedPort {
             return Err(Setback::Abort("produce".to_owned()));
         }
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        let headers = output.headers.into_iter().filter_map(|(name, value)| Some((name, text(value?)))).collect();
+        let headers =
+            output.headers.into_iter().filter_map(|(name, value)| Some((name.into_owned(), text(value?)))).collect();
         let place = (Topic::from(output.destination), output.partition);
         let key = output.key.map(text).unwrap_or_default();
         let written = {

@@ -59,7 +59,7 @@ impl Mapper {
             headers: json
                 .headers
                 .into_iter()
-                .map(|(name, value)| (name, String::from_utf8(value.unwrap()).unwrap()))
+                .map(|(name, value)| (name.into_owned(), String::from_utf8(value.unwrap()).unwrap()))
                 .collect(),
         })
     }

@@ -24,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const AHEAD: usize = 50_000;
 /// Of them, between two looks.
 const AT_ONCE: usize = 200;
+/// How long the writer waits for records to share a request: a request for each would keep the broker busier than the mapper.
+const LINGER_MS: &str = "5";
 /// Instances that are written again and again.
 const POOL: usize = 20_000;
 /// Instances that change, in turn: so many that each event has come before its instance changes again.
@@ -56,11 +58,12 @@ enum Pace {
     Ahead(usize),
 }
 
-/// At half of the rate that is kept up while the load is written and the events are read on the same cores.
-pub fn measure(topics: &Topics, load: Load) -> anyhow::Result<Latency> {
-    let full = run(topics, load, Pace::Ahead(AHEAD), 0)?;
+/// At half of the rate that is kept up while the load is written and the events are read, from the topic `out`, on the same
+/// cores.
+pub fn measure(topics: &Topics, load: Load, out: &str) -> anyhow::Result<Latency> {
+    let full = run(topics, load, out, Pace::Ahead(AHEAD), 0)?;
     // Instances that are new, and revisions, must be so again.
-    run(topics, load, Pace::Rate(full.rate / 2.0), full.next.next_multiple_of(POOL))
+    run(topics, load, out, Pace::Rate(full.rate / 2.0), full.next.next_multiple_of(POOL))
 }
 
 /// When records were handed over whose events have not come yet, by their keys.
@@ -73,10 +76,10 @@ impl Waiting {
     }
 }
 
-fn run(topics: &Topics, load: Load, pace: Pace, first: usize) -> anyhow::Result<Latency> {
+fn run(topics: &Topics, load: Load, out: &str, pace: Pace, first: usize) -> anyhow::Result<Latency> {
     let waiting = Waiting::default();
     let is_written = AtomicBool::new(false);
-    let consumer = events(topics)?;
+    let consumer = events(topics, out)?;
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| -> anyhow::Result<Vec<Duration>> {
             let mut latencies = Vec::new();
@@ -105,11 +108,11 @@ fn run(topics: &Topics, load: Load, pace: Pace, first: usize) -> anyhow::Result<
 }
 
 /// Reads what comes from now on.
-fn events(topics: &Topics) -> anyhow::Result<BaseConsumer> {
+fn events(topics: &Topics, out: &str) -> anyhow::Result<BaseConsumer> {
     let mut config = topics.client();
     config.set("group.id", topics.topic("reader")).set("isolation.level", "read_committed");
     let consumer: BaseConsumer = config.set("fetch.wait.max.ms", "50").create()?;
-    let topic = topics.topic("events");
+    let topic = topics.topic(out);
     let mut assignment = TopicPartitionList::new();
     for partition in 0..PARTITIONS {
         let (_, end) = consumer.fetch_watermarks(&topic, partition, PATIENCE)?;
@@ -125,7 +128,7 @@ fn write(topics: &Topics, load: Load, pace: Pace, first: usize, waiting: &Waitin
         Load::New => 3,
         Load::Known { sweep, .. } => sweep,
     };
-    let mut writer = RawWriter::new(topics, sweep, "1")?;
+    let mut writer = RawWriter::new(topics, sweep, LINGER_MS)?;
     let pool: Vec<Sample> = match load {
         Load::New => others(POOL),
         Load::Known { .. } => (0..).flat_map(|seed| site(seed, 2000)).take(POOL).collect(),

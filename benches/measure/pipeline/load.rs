@@ -71,7 +71,7 @@ impl RawWriter {
         config.set("compression.type", "lz4").set("linger.ms", linger_ms).set("batch.size", "1000000");
         Ok(Self {
             topic: topics.topic("raw"),
-            observed_at: (1_767_225_600_000 + i64::from(sweep) * 3_600_000).to_string(),
+            observed_at: format!("2026-01-01T{sweep:02}:00:00.000Z"),
             sweep: format!("01990000-0000-7000-8000-{sweep:012}"),
             producer: config.create()?,
             bytes: 0,

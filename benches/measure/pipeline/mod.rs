@@ -50,6 +50,7 @@ impl Cost {
 /// What one round found, in the order of [`NAMES`].
 struct Round {
     costs: [Cost; 5],
+    passed: Latency,
     created: Latency,
     changed: Latency,
 }
@@ -65,7 +66,8 @@ pub fn measure(profile: Profile, records: usize, runs: usize, write: bool) -> an
         for (name, cost) in NAMES.iter().zip(&round.costs) {
             eprintln!("  {name:30} {:>9.0} records/s, {:.1} CPU-s a million", cost.rate(), cost.cpu_per_million());
         }
-        for (name, latency) in [("created", &round.created), ("1 % changed", &round.changed)] {
+        let Round { passed, created, changed, .. } = &round;
+        for (name, latency) in [("pass-through", passed), ("created", created), ("1 % changed", changed)] {
             let Latency { p50, p99, rate, .. } = latency;
             eprintln!("  latency, {name} at {rate:.0} records/s: p50 {p50:?}, p99 {p99:?}");
         }
@@ -93,6 +95,7 @@ pub fn measure(profile: Profile, records: usize, runs: usize, write: bool) -> an
             format!("{p50:.0} ms, {p99:.0} ms at {rate:.0}/s")
         };
         let latency = match index {
+            0 => latency(&|round| &round.passed),
             1 => latency(&|round| &round.created),
             3 => latency(&|round| &round.changed),
             _ => "".to_owned(),
@@ -133,10 +136,13 @@ fn round(profile: Profile, records: usize) -> anyhow::Result<(Round, u64)> {
     anyhow::ensure!(outcomes == [records, 2 * records - updated, updated], "created, unchanged, updated: {outcomes:?}");
     let round = Round {
         costs: [passed, created, unchanged, changed, replayed],
-        created: latency::measure(&topics, Load::New)?,
-        changed: latency::measure(&topics, Load::Known { sweep: 4, one_of: ONE_OF })?,
+        created: latency::measure(&topics, Load::New, "events")?,
+        changed: latency::measure(&topics, Load::Known { sweep: 4, one_of: ONE_OF }, "events")?,
+        passed: {
+            mapper.stop()?;
+            pass_through::latency(&topics)?
+        },
     };
-    mapper.stop()?;
     topics.delete(&["raw", "events", "state"])?;
     Ok((round, bytes))
 }

@@ -1,6 +1,9 @@
 //! The speed of light here: transactions that pass the same bytes on, with the mapper's clients, threads and batches.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -11,24 +14,42 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rollcall::config::{self, Config};
 use rollcall::kafka::client;
+use rollcall::mapper::bounds::Bounds;
 use serde_json::{Value, json};
 
 use super::Cost;
+use super::latency::{self, Latency, Load};
 use crate::process::{PARTITIONS, Topics, cpu_seconds, memory};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 const OUT: &str = "passed";
 
-/// Runs it in a process of its own, as Rollcall runs; its cost.
-pub fn measure(topics: &Topics, records: usize) -> anyhow::Result<Cost> {
-    let output = std::process::Command::new(std::env::current_exe()?)
+/// What it passes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Of {
+    /// What is there.
+    Past,
+    /// What comes, until it is killed.
+    Future,
+}
+
+/// It, in a process of its own, as Rollcall runs.
+fn command(topics: &Topics, of: Of) -> anyhow::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command
         .arg("pass-through")
         .env("PASS_THROUGH_CONFIG", topics.config())
-        .env("PASS_THROUGH_RECORDS", records.to_string())
+        .env("PASS_THROUGH_OF", if of == Of::Past { "past" } else { "future" })
         .env("PASS_THROUGH_OUT", topics.topic(OUT))
-        .stderr(std::process::Stdio::inherit())
-        .output()?;
+        .stdout(Stdio::piped());
+    Ok(command)
+}
+
+/// What it costs to pass on what is there.
+pub fn measure(topics: &Topics, records: usize) -> anyhow::Result<Cost> {
+    let output = command(topics, Of::Past)?.stderr(Stdio::inherit()).output()?;
     let told: Value = serde_json::from_slice(&output.stdout).context("the pass-through told nothing")?;
+    anyhow::ensure!(told["records"] == records, "it passed on other than {records} records: {told}");
     let number = |name: &str| told[name].as_f64().context("a number");
     topics.delete(&[OUT])?;
     Ok(Cost {
@@ -39,18 +60,42 @@ pub fn measure(topics: &Topics, records: usize) -> anyhow::Result<Cost> {
     })
 }
 
+/// How long it takes a record to get through.
+pub fn latency(topics: &Topics) -> anyhow::Result<Latency> {
+    let mut child = command(topics, Of::Future)?.spawn()?;
+    let measured = child.stdout.take().context("no output").and_then(|output| {
+        // It says so once it will miss nothing.
+        let mut line = String::new();
+        BufReader::new(output).read_line(&mut line)?;
+        anyhow::ensure!(!line.is_empty(), "it ended");
+        latency::measure(topics, Load::New, OUT)
+    });
+    child.kill()?;
+    child.wait()?;
+    topics.delete(&[OUT])?;
+    measured
+}
+
 /// The process.
 pub fn run() -> anyhow::Result<()> {
     let variable = |name: &str| std::env::var(name).with_context(|| format!("{name} is not set"));
     let config = config::load(Some(Path::new(&variable("PASS_THROUGH_CONFIG")?)), &[])?;
-    let (out, records) = (variable("PASS_THROUGH_OUT")?, variable("PASS_THROUGH_RECORDS")?.parse::<usize>()?);
+    let of = if variable("PASS_THROUGH_OF")? == "past" { Of::Past } else { Of::Future };
+    let out = variable("PASS_THROUGH_OUT")?;
     create(&config, &out)?;
     let threads = config.mapper.engines.get();
     let (began, cpu) = (Instant::now(), cpu_seconds(std::process::id())?);
+    let ready = Barrier::new(threads);
     let passed: usize = std::thread::scope(|scope| {
         let pass = |slot| {
-            let (config, out) = (&config, &out);
-            scope.spawn(move || pass(config, out, slot, threads))
+            let (config, out, ready) = (&config, &out, &ready);
+            scope.spawn(move || {
+                let input = input(config, out, of, slot, threads);
+                if ready.wait().is_leader() && of == Of::Future {
+                    println!("ready");
+                }
+                pass(config, out, of, slot, input?)
+            })
         };
         let workers: Vec<_> = (0..threads).map(pass).collect();
         workers
@@ -58,9 +103,9 @@ pub fn run() -> anyhow::Result<()> {
             .map(|worker| worker.join().map_err(|_| anyhow::anyhow!("it panicked"))?)
             .sum::<anyhow::Result<_>>()
     })?;
-    anyhow::ensure!(passed == records, "{passed} of {records} records were passed on");
     let id = std::process::id();
     let told = json!({
+        "records": passed,
         "seconds": began.elapsed().as_secs_f64(),
         "cpu_seconds": cpu_seconds(id)? - cpu,
         "peak_bytes": memory(id)?[1],
@@ -80,36 +125,54 @@ fn create(config: &Config, out: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Passes on the partitions of one thread, as far as they are filled now.
-fn pass(config: &Config, out: &str, slot: usize, threads: usize) -> anyhow::Result<usize> {
-    let (kafka, mapper) = (&config.kafka, &config.mapper);
-    let name = format!("{out}-{slot}");
-    let consumer: BaseConsumer = client::reader(kafka, &name, out).create()?;
-    let producer: BaseProducer = client::producer(kafka, &name, rollcall::mapper::kafka_port::LINGER).create()?;
+/// A consumer of the partitions of one thread, and how many these are.
+fn input(config: &Config, out: &str, of: Of, slot: usize, threads: usize) -> anyhow::Result<(BaseConsumer, usize)> {
+    let raw = &config.kafka.topics.raw;
+    let consumer: BaseConsumer = client::reader(&config.kafka, &format!("{out}-{slot}"), out).create()?;
     let mut assignment = TopicPartitionList::new();
-    let mut open = 0;
     for partition in (0..PARTITIONS).filter(|partition| *partition as usize % threads == slot) {
-        assignment.add_partition_offset(&kafka.topics.raw, partition, Offset::Beginning)?;
-        open += 1;
+        let from = match of {
+            Of::Past => Offset::Beginning,
+            Of::Future => Offset::Offset(consumer.fetch_watermarks(raw, partition, TIMEOUT)?.1),
+        };
+        assignment.add_partition_offset(raw, partition, from)?;
     }
-    producer.init_transactions(TIMEOUT)?;
     consumer.assign(&assignment)?;
+    Ok((consumer, assignment.count()))
+}
+
+/// Passes on what the consumer has.
+fn pass(
+    config: &Config,
+    out: &str,
+    of: Of,
+    slot: usize,
+    (consumer, mut open): (BaseConsumer, usize),
+) -> anyhow::Result<usize> {
+    let (kafka, bounds) = (&config.kafka, Bounds::new(config));
+    let producer: BaseProducer = client::producer(kafka, &format!("{out}-{slot}")).create()?;
+    producer.init_transactions(TIMEOUT)?;
     let mut passed = 0;
     while open > 0 {
-        let (opened, mut records, mut bytes) = (Instant::now(), 0, 0);
+        let (mut opened, mut records, mut bytes, mut records_wait) = (Instant::now(), 0, 0, true);
         let mut offsets = TopicPartitionList::new();
         let mut next = std::collections::BTreeMap::new();
         producer.begin_transaction()?;
-        while open > 0
-            && records < mapper.max_batch_records.get()
-            && bytes < mapper.max_batch_bytes.get()
-            && opened.elapsed() < mapper.commit_interval
-        {
-            match consumer.poll(mapper.commit_interval.saturating_sub(opened.elapsed())) {
+        while open > 0 && (records == 0 || !bounds.are_reached(opened.elapsed(), records, bytes, records_wait)) {
+            let age = if records == 0 { Duration::ZERO } else { opened.elapsed() };
+            let polled = consumer.poll(bounds.age.saturating_sub(age));
+            records_wait = polled.is_some();
+            match polled {
                 None => {}
-                Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
+                Some(Err(KafkaError::PartitionEOF(_))) => {
+                    records_wait = false;
+                    open -= usize::from(of == Of::Past);
+                }
                 Some(Err(error)) => return Err(error.into()),
                 Some(Ok(message)) => {
+                    if records == 0 {
+                        opened = Instant::now();
+                    }
                     records += 1;
                     bytes += message.payload_len();
                     next.insert(message.partition(), message.offset() + 1);

@@ -20,8 +20,8 @@ use crate::record::{Digest, Glance};
 static DICTIONARY: &[u8] = include_bytes!("devices.zdict");
 static ENCODER: LazyLock<EncoderDictionary<'static>> = LazyLock::new(|| EncoderDictionary::copy(DICTIONARY, LEVEL));
 static DECODER: LazyLock<DecoderDictionary<'static>> = LazyLock::new(|| DecoderDictionary::copy(DICTIONARY));
-/// Of zstd: the next one that saves anything takes three times as long.
-const LEVEL: i32 = 3;
+/// Of zstd: with the dictionary, 3 takes half as long again and saves two bytes in a hundred.
+const LEVEL: i32 = 1;
 
 const PRESENT: u8 = 0;
 const TERMINATED: u8 = 1;

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::{AGAIN, Interrupt, Outlet, Teller, onlooker};
 use crate::config::{Config, Kafka, Topics};
 use crate::kafka::{Membership, Rebalance, Setback, TransactionalProducer, Unavailable, client, statistics};
+use crate::mapper::bounds::Bounds;
 use crate::mapper::changelog::Changelog;
 use crate::mapper::decide::{Emission, Rules};
 use crate::mapper::engine::backoff;
@@ -52,13 +53,6 @@ pub(super) struct InPlace {
     served: Instant,
 }
 
-/// Bounds of a transaction: those of the mapper.
-struct Bounds {
-    age: Duration,
-    records: usize,
-    bytes: usize,
-}
-
 /// The open transaction.
 struct Batch {
     opened: Instant,
@@ -87,23 +81,18 @@ impl InPlace {
         }
         // Not of this instance but of the group: whoever runs it again ends what its predecessor left open.
         let id = format!("{}-in-place", mapper.group_id);
-        let producer_config = client::producer(kafka, &id, Duration::from_millis(5));
+        let producer_config = client::producer(kafka, &id);
         let mut producer =
             TransactionalProducer::new(producer_config, kafka.transaction_timeout, statistics::nobody())?;
         producer.initialise(&|| stop.is_cancelled())?;
         // A static member stays in the group when it ends: the mappers would wait for its session to be over.
         let kafka = &Kafka { static_membership: false, ..kafka.clone() };
         let membership = Membership::join(kafka, &kafka.topics.raw, &mapper.group_id, &id, statistics::nobody())?;
-        let bounds = Bounds {
-            age: mapper.commit_interval,
-            records: mapper.max_batch_records.get(),
-            bytes: mapper.max_batch_bytes.get(),
-        };
         let mut joined = Self {
             group_id: mapper.group_id.clone(),
             topics: kafka.topics.clone(),
             aligned_events,
-            bounds,
+            bounds: Bounds::new(config),
             membership,
             producer,
             rules,
@@ -167,9 +156,7 @@ impl InPlace {
 
     fn is_due(&self) -> bool {
         self.batch.as_ref().is_some_and(|batch| {
-            batch.opened.elapsed() >= self.bounds.age
-                || batch.devices.len() >= self.bounds.records
-                || batch.bytes >= self.bounds.bytes
+            self.bounds.are_reached(batch.opened.elapsed(), batch.devices.len(), batch.bytes, true)
         })
     }
 
