@@ -10,6 +10,46 @@ use apache_avro::{AvroResult, Schema};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+/// Has values of a type, whose members are two or more and listed in the order of its schema, written to Avro by place, and to
+/// JSON as it is derived for it (`#[serde(remote = "Self")]`). By name, apache-avro looks each member up in a tree, and
+/// hashes its place to find out whether it came early: half of the time that an event takes.
+macro_rules! by_place {
+    ($type:ty { $($member:ident $(as $written:path)?),+ $(,)? }) => {
+        impl ::serde::Serialize for $type {
+            fn serialize<S: ::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                use ::serde::ser::SerializeTuple as _;
+                if serializer.is_human_readable() {
+                    return Self::serialize(self, serializer);
+                }
+                let mut record = serializer.serialize_tuple([$(stringify!($member)),+].len())?;
+                $(record.serialize_element($crate::avro::by_place!(@ &self.$member $(, $written)?))?;)+
+                record.end()
+            }
+        }
+    };
+    (@ $value:expr) => { $value };
+    (@ $value:expr, $written:path) => { &$written($value) };
+}
+pub(crate) use by_place;
+
+/// The same for a type that is read, too.
+macro_rules! by_place_and_back {
+    ($type:ty { $($members:tt)+ }) => {
+        $crate::avro::by_place!($type { $($members)+ });
+        impl<'de> ::serde::Deserialize<'de> for $type {
+            fn deserialize<D: ::serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                Self::deserialize(deserializer)
+            }
+        }
+    };
+}
+pub(crate) use by_place_and_back;
+
+/// An empty list as null, by place.
+pub(crate) fn null_if_empty<T>(list: &Vec<T>) -> Option<&Vec<T>> {
+    Some(list).filter(|list| !list.is_empty())
+}
+
 /// Bytes 0 and 1 of the encoding.
 pub const MARKER: [u8; 2] = [0xC3, 0x01];
 

@@ -9,10 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use super::TimeField;
 use super::os::OsType;
+use crate::avro::{by_place, by_place_and_back};
 use crate::device::{AUTOSCALING_TAG, Instance, Interface, Member, NAME_TAG};
 
 /// The event, around a device.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(remote = "Self")]
 #[allow(missing_docs)] // The members are OCSF's; schemas/sekoia.avsc describes each.
 pub struct Event<'a> {
     pub activity_id: i32,
@@ -31,22 +33,31 @@ pub struct Event<'a> {
     pub device: &'a Device,
 }
 
+by_place!(Event<'_> { activity_id, activity_name, category_name, category_uid, class_name, class_uid, type_name, type_uid, severity, severity_id, time, metadata, device });
+
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(remote = "Self")]
 #[allow(missing_docs)]
 pub struct Metadata {
     pub product: Product,
     pub version: &'static str,
 }
 
+by_place!(Metadata { product, version });
+
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(remote = "Self")]
 #[allow(missing_docs)]
 pub struct Product {
     pub name: &'static str,
     pub version: &'static str,
 }
 
+by_place!(Product { name, version });
+
 /// What the profile renders of an instance. A difference in here is a change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 #[allow(missing_docs)]
 pub struct Device {
     pub uid: String,
@@ -93,7 +104,34 @@ pub struct Device {
     pub desc: Option<String>,
 }
 
+by_place_and_back!(Device {
+    uid,
+    name,
+    hostname,
+    kind,
+    type_id,
+    vendor_name,
+    ip,
+    model,
+    image_id,
+    state,
+    region,
+    subnet,
+    domain,
+    hypervisor,
+    is_managed,
+    autoscale_uid,
+    boot_time,
+    created_time,
+    os,
+    network_interfaces,
+    groups,
+    org,
+    desc
+});
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 #[allow(missing_docs)]
 pub struct Os {
     pub name: String,
@@ -102,7 +140,10 @@ pub struct Os {
     pub type_id: i32,
 }
 
+by_place_and_back!(Os { name, kind, type_id });
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 #[allow(missing_docs)]
 pub struct NetworkInterface {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -119,7 +160,10 @@ pub struct NetworkInterface {
     pub type_id: i32,
 }
 
+by_place_and_back!(NetworkInterface { uid, name, ip, hostname, mac, kind, type_id });
+
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 #[allow(missing_docs)]
 pub struct Group {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -128,12 +172,17 @@ pub struct Group {
     pub name: Option<String>,
 }
 
+by_place_and_back!(Group { uid, name });
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 #[allow(missing_docs)]
 pub struct Organization {
     pub uid: String,
     pub name: String,
 }
+
+by_place_and_back!(Organization { uid, name });
 
 impl Device {
     /// Renders an instance. `uid` is its ID, `account` the account that was swept, for an instance that does not tell

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::hardware::HwInfo;
 use super::instant::Instant;
 use super::network::{self, NetworkInterface, Rejected};
+use crate::avro::{by_place_and_back, null_if_empty};
 use crate::device::{AUTOSCALING_TAG, Instance, NAME_TAG, region_in};
 use crate::profile::change::Occurrence;
 use crate::profile::os::OsType;
@@ -12,6 +13,7 @@ use crate::record::aws_partition_of;
 
 /// OCSF's `device`. The times of its life are stamped on it when it is reported, and absent in what is kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 #[allow(missing_docs)]
 pub struct Device {
     #[serde(rename = "type")]
@@ -76,8 +78,11 @@ pub struct Device {
     pub modified_time_dt: Option<String>,
 }
 
+by_place_and_back!(Device { kind, type_id, uid, instance_uid, uid_alt, name, hostname, ip, mac, interface_uid, network_interfaces as null_if_empty, groups as null_if_empty, region, subnet_uid, vpc_uid, image, model, hypervisor, vendor_name, autoscale_uid, os, hw_info, boot_time, boot_time_dt, created_time, created_time_dt, first_seen_time, first_seen_time_dt, last_seen_time, last_seen_time_dt, modified_time, modified_time_dt });
+
 /// OCSF's `group`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 #[allow(missing_docs)]
 pub struct Group {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -88,6 +93,8 @@ pub struct Group {
     pub kind: String,
 }
 
+by_place_and_back!(Group { uid, name, kind });
+
 /// OCSF's `image`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
@@ -97,6 +104,7 @@ pub struct Image {
 
 /// OCSF's `os`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 #[allow(missing_docs)]
 pub struct Os {
     pub name: String,
@@ -104,6 +112,8 @@ pub struct Os {
     pub kind: String,
     pub type_id: i32,
 }
+
+by_place_and_back!(Os { name, kind, type_id });
 
 impl Device {
     pub(super) fn render(

@@ -2,10 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::avro::by_place_and_back;
 use crate::device::Instance;
 
 /// OCSF's `device_hw_info`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 #[allow(missing_docs)]
 pub struct HwInfo {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -17,6 +19,8 @@ pub struct HwInfo {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_cores: Option<i32>,
 }
+
+by_place_and_back!(HwInfo { cpu_architecture, cpu_architecture_id, cpu_bits, cpu_cores });
 
 impl HwInfo {
     /// `None` where nothing is known.

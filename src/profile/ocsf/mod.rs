@@ -25,6 +25,7 @@ pub use unmapped::Unmapped;
 use super::change::{Change, Occurrence};
 use super::diff::Identities;
 use super::{Scope, TERMINATED, fold, to_json};
+use crate::avro::{by_place, by_place_and_back};
 use crate::device::Instance;
 use instant::Instant;
 
@@ -57,6 +58,7 @@ pub struct Inventory {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 #[allow(missing_docs)]
 pub struct Cloud {
     pub provider: String,
@@ -70,7 +72,10 @@ pub struct Cloud {
     pub cloud_partition: Option<String>,
 }
 
+by_place_and_back!(Cloud { provider, account, region, zone, cloud_partition });
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 #[allow(missing_docs)]
 pub struct Account {
     pub uid: String,
@@ -79,8 +84,11 @@ pub struct Account {
     pub type_id: i32,
 }
 
+by_place_and_back!(Account { uid, kind, type_id });
+
 /// The event, around an inventory.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(remote = "Self")]
 #[allow(missing_docs)] // The members are OCSF's; schemas/ocsf.avsc describes each.
 pub struct Event<'a> {
     pub activity_id: i32,
@@ -106,7 +114,10 @@ pub struct Event<'a> {
     pub unmapped: unmapped::Stamped<'a>,
 }
 
+by_place!(Event<'_> { activity_id, activity_name, category_name, category_uid, class_name, class_uid, type_name, type_uid, severity, severity_id, status, status_id, time, time_dt, timezone_offset, message, metadata, cloud, device, observables, unmapped });
+
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(remote = "Self")]
 #[allow(missing_docs)]
 pub struct Metadata<'a> {
     pub version: &'static str,
@@ -125,7 +136,10 @@ pub struct Metadata<'a> {
     pub tenant_uid: Option<&'a str>,
 }
 
+by_place!(Metadata<'_> { version, profiles, product, log_name, log_provider, original_time, uid, correlation_uid, sequence, labels, tenant_uid });
+
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(remote = "Self")]
 #[allow(missing_docs)]
 pub struct Product {
     pub name: &'static str,
@@ -133,6 +147,8 @@ pub struct Product {
     pub vendor_name: &'static str,
     pub version: &'static str,
 }
+
+by_place!(Product { name, uid, vendor_name, version });
 
 impl Inventory {
     /// Renders the instance `uid`; `scope` is what was swept.

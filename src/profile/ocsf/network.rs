@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::avro::by_place_and_back;
 use crate::device::details::{Association, PrivateAddress};
 use crate::device::{Instance, Interface, Json};
 
@@ -17,6 +18,7 @@ const MAX_REJECTED: usize = 256;
 
 /// OCSF's `network_interface`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 #[allow(missing_docs)]
 pub struct NetworkInterface {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -33,6 +35,8 @@ pub struct NetworkInterface {
     pub kind: String,
     pub type_id: i32,
 }
+
+by_place_and_back!(NetworkInterface { uid, name, mac, ip, hostname, kind, type_id });
 
 /// Addresses that are none, by the member that has them: OCSF takes none such, but they tell something.
 #[derive(Debug, Default)]

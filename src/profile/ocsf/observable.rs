@@ -2,40 +2,27 @@
 
 use std::collections::BTreeSet;
 
-use serde::ser::SerializeStruct as _;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::{Cloud, Device};
+use crate::avro::by_place;
 
 /// Observables of an event, at most.
 const MAX_OBSERVABLES: usize = 8192;
 
 /// OCSF's `observable`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(remote = "Self")]
 #[allow(missing_docs)]
 pub struct Observable<'a> {
     pub name: &'static str,
+    #[serde(rename = "type")]
     pub kind: &'static str,
     pub type_id: i32,
     pub value: &'a str,
 }
 
-impl Serialize for Observable<'_> {
-    /// In Avro by place, in the order of schemas/ocsf.avsc: by name each member is looked up, and a third of an event's
-    /// members are these.
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { name, kind, type_id, value } = self;
-        if !serializer.is_human_readable() {
-            return (name, kind, type_id, value).serialize(serializer);
-        }
-        let mut object = serializer.serialize_struct("Observable", 4)?;
-        object.serialize_field("name", name)?;
-        object.serialize_field("type", kind)?;
-        object.serialize_field("type_id", type_id)?;
-        object.serialize_field("value", value)?;
-        object.end()
-    }
-}
+by_place!(Observable<'_> { name, kind, type_id, value });
 
 const HOSTNAME: (i32, &str) = (1, "Hostname");
 const IP_ADDRESS: (i32, &str) = (2, "IP Address");
