@@ -206,6 +206,49 @@ mod tests {
     }
 
     #[test]
+    fn by_place_the_same_is_written_as_by_name() {
+        #[derive(Clone, Serialize)]
+        struct ByName {
+            name: String,
+            #[serde(rename = "kind", skip_serializing_if = "Option::is_none")]
+            of: Option<String>,
+            #[serde(skip_serializing_if = "Vec::is_empty")]
+            parts: Vec<i32>,
+        }
+        #[derive(Serialize)]
+        #[serde(remote = "Self")]
+        struct ByPlace {
+            name: String,
+            #[serde(rename = "kind", skip_serializing_if = "Option::is_none")]
+            of: Option<String>,
+            #[serde(skip_serializing_if = "Vec::is_empty")]
+            parts: Vec<i32>,
+        }
+        by_place!(ByPlace { name, of, parts as null_if_empty });
+        let schema = embedded(
+            r#"{"type": "record", "name": "Thing", "fields": [
+                {"name": "name", "type": "string"},
+                {"name": "kind", "type": ["null", "string"], "default": null},
+                {"name": "parts", "type": ["null", {"type": "array", "items": "int"}], "default": null}]}"#,
+        );
+        let writer = GenericDatumWriter::builder(&schema).build().unwrap();
+        let written = |thing: &dyn Fn(&mut Vec<u8>) -> AvroResult<usize>| {
+            let mut bytes = Vec::new();
+            thing(&mut bytes).unwrap();
+            bytes
+        };
+        for (of, parts) in [(None, vec![]), (Some("x"), vec![1, 2]), (None, vec![3])] {
+            let name = ByName { name: "n".to_owned(), of: of.map(str::to_owned), parts };
+            let place = ByPlace { name: name.name.clone(), of: name.of.clone(), parts: name.parts.clone() };
+            assert_eq!(
+                written(&|bytes| writer.write_ser(bytes, &place)),
+                written(&|bytes| writer.write_ser(bytes, &name))
+            );
+            assert_eq!(serde_json::to_string(&place).unwrap(), serde_json::to_string(&name).unwrap());
+        }
+    }
+
+    #[test]
     fn what_an_unknown_schema_wrote_is_refused_by_its_fingerprint() {
         let format = SingleObject::<Thing>::new(&TODAY).unwrap();
         let told = u64::from_le_bytes(fingerprint(&PAST));
