@@ -137,8 +137,8 @@ fn tell_statistics(config: &mut ClientConfig, kafka: &Kafka, interval: &str) {
     config.set(STATISTICS, kafka.properties.get(STATISTICS).map_or(interval, |told| told.expose()));
 }
 
-/// A transactional producer; `id` must be stable over restarts and unique among those that run. Only of records that were not
-/// delivered there are reports.
+/// A transactional producer; `id` must be stable over restarts and unique among those that run. It reports
+/// only what was not delivered.
 pub fn producer(kafka: &Kafka, id: &str) -> ClientConfig {
     let mut config = common(kafka, id);
     let timeout = kafka.transaction_timeout.as_millis().to_string();
@@ -147,13 +147,13 @@ pub fn producer(kafka: &Kafka, id: &str) -> ClientConfig {
         .set("transaction.timeout.ms", &timeout)
         .set("enable.idempotence", "true")
         .set("acks", "all")
-        .set("delivery.report.only.error", "true")
         .set("partitioner", "murmur2_random")
         .set("message.max.bytes", kafka.max_message_bytes.to_string());
     // A group's coordinator that is restarted vanishes from the client's list of brokers, and offsets that were on their way
     // to it wait until the connection to any other broker comes or goes, whatever their timeout says (librdkafka #5511,
     // #5456). One that is idle goes soon: nothing else is sent meanwhile.
     set_default(&mut config, kafka, "connections.max.idle.ms", "10000");
+    set_default(&mut config, kafka, "delivery.report.only.error", "true");
     set_default(&mut config, kafka, "linger.ms", LINGER_MS);
     set_default(&mut config, kafka, "batch.size", "1000000");
     set_default(&mut config, kafka, "compression.type", "lz4");

@@ -1,7 +1,7 @@
 //! A transactional producer whose every error is one of three outcomes.
 //!
 //! librdkafka knows some hundred errors; a loop can do four things about one: call again (done here, within the
-//! transaction timeout), abort, start over with a new producer, or end. Delivery reports are always drained before a
+//! transaction timeout), abort, start over with a new producer, or end. What was sent is always drained before a
 //! commit or an abort: undrained, a commit costs 100 ms and an abort hangs for its whole timeout.
 
 use std::borrow::Cow;
@@ -261,7 +261,7 @@ impl TransactionalProducer {
         self.producer.poll(Duration::ZERO);
     }
 
-    /// Waits until everything that was sent is reported.
+    /// Waits until everything that was sent is acknowledged, or reported as failed.
     fn drain(&self, limit: Duration) -> Result<(), Setback> {
         let deadline = Instant::now() + limit;
         loop {

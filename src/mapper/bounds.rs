@@ -44,8 +44,6 @@ impl Bounds {
 mod tests {
     use super::*;
 
-    const NOW: Duration = Duration::ZERO;
-
     #[test]
     fn a_transaction_waits_for_its_age_and_longer_while_records_wait() {
         let bounds = Bounds::new(&Config::default());
@@ -57,9 +55,9 @@ mod tests {
     #[test]
     fn records_and_bytes_end_one_at_once() {
         let bounds = Bounds::new(&Config::default());
-        assert!(!bounds.are_reached(NOW, bounds.records - 1, bounds.bytes - 1, true));
-        assert!(bounds.are_reached(NOW, bounds.records, 1, true));
-        assert!(bounds.are_reached(NOW, 1, bounds.bytes, true));
+        assert!(!bounds.are_reached(Duration::ZERO, bounds.records - 1, bounds.bytes - 1, true));
+        assert!(bounds.are_reached(Duration::ZERO, bounds.records, 1, true));
+        assert!(bounds.are_reached(Duration::ZERO, 1, bounds.bytes, true));
     }
 
     #[test]

@@ -12,10 +12,10 @@ use crate::record::RawRecord;
 
 /// Largest header `diff`, in bytes of JSON.
 const MAX_DIFF_BYTES: usize = 16 * 1024;
-/// Headers of an event that no source adds to.
-const OWN_HEADERS: usize = 11;
 /// Largest header `changed`, in bytes of JSON.
 const MAX_CHANGED_BYTES: usize = 8 * 1024;
+/// Room for the headers of an event: most need no more.
+const TYPICAL_HEADERS: usize = 12;
 
 /// The event that `emission` is, made from `record`. Its device is spent: see
 /// [`Mapping::event`](crate::profile::Mapping::event).
@@ -41,7 +41,7 @@ pub fn record(
         origin: Origin::of(record),
     };
     let event = rules.mapping.event(&mut emission.device, &occurrence);
-    let mut headers: Vec<Header> = Vec::with_capacity(OWN_HEADERS);
+    let mut headers: Vec<Header> = Vec::with_capacity(TYPICAL_HEADERS);
     let mut tell = |name: &'static str, value: String| headers.push((name.into(), Some(value.into_bytes())));
     tell("change", emission.change.name().to_owned());
     if let Some(reason) = emission.change.reason() {

@@ -33,7 +33,10 @@ pub struct Event<'a> {
     pub device: &'a Device,
 }
 
-by_place!(Event<'_> { activity_id, activity_name, category_name, category_uid, class_name, class_uid, type_name, type_uid, severity, severity_id, time, metadata, device });
+by_place!(Event<'_> {
+    activity_id, activity_name, category_name, category_uid, class_name, class_uid, type_name, type_uid, severity,
+    severity_id, time, metadata, device,
+});
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(remote = "Self")]

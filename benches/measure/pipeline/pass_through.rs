@@ -26,7 +26,7 @@ const OUT: &str = "passed";
 
 /// What it passes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Of {
+enum Records {
     /// What is there.
     Past,
     /// What comes, until it is killed.
@@ -34,12 +34,12 @@ enum Of {
 }
 
 /// It, in a process of its own, as Rollcall runs.
-fn command(topics: &Topics, of: Of) -> anyhow::Result<Command> {
+fn command(topics: &Topics, which: Records) -> anyhow::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command
         .arg("pass-through")
         .env("PASS_THROUGH_CONFIG", topics.config())
-        .env("PASS_THROUGH_OF", if of == Of::Past { "past" } else { "future" })
+        .env("PASS_THROUGH_RECORDS", if which == Records::Past { "past" } else { "future" })
         .env("PASS_THROUGH_OUT", topics.topic(OUT))
         .stdout(Stdio::piped());
     Ok(command)
@@ -47,7 +47,7 @@ fn command(topics: &Topics, of: Of) -> anyhow::Result<Command> {
 
 /// What it costs to pass on what is there.
 pub fn measure(topics: &Topics, records: usize) -> anyhow::Result<Cost> {
-    let output = command(topics, Of::Past)?.stderr(Stdio::inherit()).output()?;
+    let output = command(topics, Records::Past)?.stderr(Stdio::inherit()).output()?;
     let told: Value = serde_json::from_slice(&output.stdout).context("the pass-through told nothing")?;
     anyhow::ensure!(told["records"] == records, "it passed on other than {records} records: {told}");
     let number = |name: &str| told[name].as_f64().context("a number");
@@ -62,7 +62,7 @@ pub fn measure(topics: &Topics, records: usize) -> anyhow::Result<Cost> {
 
 /// How long it takes a record to get through.
 pub fn latency(topics: &Topics) -> anyhow::Result<Latency> {
-    let mut child = command(topics, Of::Future)?.spawn()?;
+    let mut child = command(topics, Records::Future)?.spawn()?;
     let measured = child.stdout.take().context("no output").and_then(|output| {
         // It says so once it will miss nothing.
         let mut line = String::new();
@@ -80,7 +80,7 @@ pub fn latency(topics: &Topics) -> anyhow::Result<Latency> {
 pub fn run() -> anyhow::Result<()> {
     let variable = |name: &str| std::env::var(name).with_context(|| format!("{name} is not set"));
     let config = config::load(Some(Path::new(&variable("PASS_THROUGH_CONFIG")?)), &[])?;
-    let of = if variable("PASS_THROUGH_OF")? == "past" { Of::Past } else { Of::Future };
+    let which = if variable("PASS_THROUGH_RECORDS")? == "past" { Records::Past } else { Records::Future };
     let out = variable("PASS_THROUGH_OUT")?;
     create(&config, &out)?;
     let threads = config.mapper.engines.get();
@@ -90,11 +90,11 @@ pub fn run() -> anyhow::Result<()> {
         let pass = |slot| {
             let (config, out, ready) = (&config, &out, &ready);
             scope.spawn(move || {
-                let input = input(config, out, of, slot, threads);
-                if ready.wait().is_leader() && of == Of::Future {
+                let input = input(config, out, which, slot, threads);
+                if ready.wait().is_leader() && which == Records::Future {
                     println!("ready");
                 }
-                pass(config, out, of, slot, input?)
+                pass(config, out, which, slot, input?)
             })
         };
         let workers: Vec<_> = (0..threads).map(pass).collect();
@@ -126,14 +126,20 @@ fn create(config: &Config, out: &str) -> anyhow::Result<()> {
 }
 
 /// A consumer of the partitions of one thread, and how many these are.
-fn input(config: &Config, out: &str, of: Of, slot: usize, threads: usize) -> anyhow::Result<(BaseConsumer, usize)> {
+fn input(
+    config: &Config,
+    out: &str,
+    which: Records,
+    slot: usize,
+    threads: usize,
+) -> anyhow::Result<(BaseConsumer, usize)> {
     let raw = &config.kafka.topics.raw;
     let consumer: BaseConsumer = client::reader(&config.kafka, &format!("{out}-{slot}"), out).create()?;
     let mut assignment = TopicPartitionList::new();
     for partition in (0..PARTITIONS).filter(|partition| *partition as usize % threads == slot) {
-        let from = match of {
-            Of::Past => Offset::Beginning,
-            Of::Future => Offset::Offset(consumer.fetch_watermarks(raw, partition, TIMEOUT)?.1),
+        let from = match which {
+            Records::Past => Offset::Beginning,
+            Records::Future => Offset::Offset(consumer.fetch_watermarks(raw, partition, TIMEOUT)?.1),
         };
         assignment.add_partition_offset(raw, partition, from)?;
     }
@@ -145,7 +151,7 @@ fn input(config: &Config, out: &str, of: Of, slot: usize, threads: usize) -> any
 fn pass(
     config: &Config,
     out: &str,
-    of: Of,
+    which: Records,
     slot: usize,
     (consumer, mut open): (BaseConsumer, usize),
 ) -> anyhow::Result<usize> {
@@ -166,7 +172,7 @@ fn pass(
                 None => {}
                 Some(Err(KafkaError::PartitionEOF(_))) => {
                     records_wait = false;
-                    open -= usize::from(of == Of::Past);
+                    open -= usize::from(which == Records::Past);
                 }
                 Some(Err(error)) => return Err(error.into()),
                 Some(Ok(message)) => {

@@ -78,7 +78,12 @@ pub struct Device {
     pub modified_time_dt: Option<String>,
 }
 
-by_place_and_back!(Device { kind, type_id, uid, instance_uid, uid_alt, name, hostname, ip, mac, interface_uid, network_interfaces as null_if_empty, groups as null_if_empty, region, subnet_uid, vpc_uid, image, model, hypervisor, vendor_name, autoscale_uid, os, hw_info, boot_time, boot_time_dt, created_time, created_time_dt, first_seen_time, first_seen_time_dt, last_seen_time, last_seen_time_dt, modified_time, modified_time_dt });
+by_place_and_back!(Device {
+    kind, type_id, uid, instance_uid, uid_alt, name, hostname, ip, mac, interface_uid,
+    network_interfaces as null_if_empty, groups as null_if_empty, region, subnet_uid, vpc_uid, image, model,
+    hypervisor, vendor_name, autoscale_uid, os, hw_info, boot_time, boot_time_dt, created_time, created_time_dt,
+    first_seen_time, first_seen_time_dt, last_seen_time, last_seen_time_dt, modified_time, modified_time_dt,
+});
 
 /// OCSF's `group`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -114,7 +114,11 @@ pub struct Event<'a> {
     pub unmapped: unmapped::Stamped<'a>,
 }
 
-by_place!(Event<'_> { activity_id, activity_name, category_name, category_uid, class_name, class_uid, type_name, type_uid, severity, severity_id, status, status_id, time, time_dt, timezone_offset, message, metadata, cloud, device, observables, unmapped });
+by_place!(Event<'_> {
+    activity_id, activity_name, category_name, category_uid, class_name, class_uid, type_name, type_uid, severity,
+    severity_id, status, status_id, time, time_dt, timezone_offset, message, metadata, cloud, device, observables,
+    unmapped,
+});
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(remote = "Self")]
@@ -136,7 +140,10 @@ pub struct Metadata<'a> {
     pub tenant_uid: Option<&'a str>,
 }
 
-by_place!(Metadata<'_> { version, profiles, product, log_name, log_provider, original_time, uid, correlation_uid, sequence, labels, tenant_uid });
+by_place!(Metadata<'_> {
+    version, profiles, product, log_name, log_provider, original_time, uid, correlation_uid, sequence, labels,
+    tenant_uid,
+});
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(remote = "Self")]
