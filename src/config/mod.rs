@@ -250,9 +250,9 @@ pub struct Mapper {
     /// A transaction is committed when it is this old, or five times as old while records wait,
     #[serde(with = "duration")]
     pub commit_interval: Duration,
-    /// or has so many records,
+    /// or has read so many raw records,
     pub max_batch_records: NonZeroUsize,
-    /// or so many bytes of them.
+    /// or has written so many bytes.
     pub max_batch_bytes: NonZeroUsize,
     /// Largest record that is mapped, in bytes; a larger one is a dead letter.
     pub max_record_bytes: NonZeroUsize,
@@ -279,7 +279,7 @@ impl Default for Mapper {
             tenant_uid: None,
             engines: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             commit_interval: Duration::from_millis(50),
-            max_batch_records: at_least_one(10_000),
+            max_batch_records: at_least_one(100_000),
             max_batch_bytes: at_least_one(32 << 20),
             max_record_bytes: at_least_one(1 << 20),
             max_state_bytes: at_least_one(crate::mapper::budget::half_of_memory()),

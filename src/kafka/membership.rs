@@ -136,7 +136,6 @@ impl Membership {
     /// # Errors
     /// When the consumer cannot go on, or its offsets are gone from the topic.
     pub fn poll(&self, timeout: Duration, take: &mut dyn FnMut(&BorrowedMessage<'_>)) -> Result<Option<i32>, Fatal> {
-        self.wake();
         match self.consumer.poll(timeout) {
             None => Ok(None),
             Some(Ok(message)) => {
@@ -179,8 +178,9 @@ impl Membership {
         }
     }
 
-    /// The next step of a rebalance that is to be acted on.
+    /// The next step of a rebalance that is to be acted on. To be asked some times a second.
     pub fn rebalance(&self) -> Option<Rebalance> {
+        self.wake();
         self.consumer.context().steps.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 

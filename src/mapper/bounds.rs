@@ -1,4 +1,4 @@
-//! How much of the raw topic one transaction takes.
+//! How much one transaction takes.
 
 use std::time::Duration;
 
@@ -15,9 +15,9 @@ pub struct Bounds {
     /// or this old. Each transaction costs the brokers the same, whatever is in it: while records wait, fewer and longer
     /// ones have all of them mapped sooner.
     pub most_age: Duration,
-    /// Or when it has so many records,
+    /// Or when so many records have been read in it,
     pub records: usize,
-    /// or so many bytes of them.
+    /// or so many bytes written.
     pub bytes: usize,
 }
 
@@ -33,7 +33,7 @@ impl Bounds {
         }
     }
 
-    /// Whether a transaction of this age, so many records and their bytes is to be committed.
+    /// Whether a transaction of this age, for which so many records were read and bytes written, is to be committed.
     pub fn are_reached(&self, age: Duration, records: usize, bytes: usize, records_wait: bool) -> bool {
         let most = if records_wait { self.most_age } else { self.age };
         age >= most || records >= self.records || bytes >= self.bytes

@@ -115,6 +115,7 @@ pub struct Engine<P> {
 /// The open transaction.
 struct Batch {
     opened: Instant,
+    /// What it has written.
     bytes: usize,
     /// What its records came to.
     tally: Tally,
@@ -283,14 +284,17 @@ impl<P: Port> Engine<P> {
         }
         self.advance_restores()?;
         self.report_lag();
+        let mut timeout = self.patience();
         for _ in 0..RECORDS_A_TURN {
-            let records_wait = self.take_record()?;
+            let records_wait = self.take_record(timeout)?;
             if self.batch_is_due(records_wait) {
                 return self.commit();
             }
             if !records_wait {
                 break;
             }
+            // What has come with it is there.
+            timeout = Duration::ZERO;
         }
         Ok(())
     }
@@ -314,9 +318,8 @@ impl<P: Port> Engine<P> {
 
     // === Records ===
 
-    /// Maps the next record; whether there was one.
-    fn take_record(&mut self) -> Result<bool, Fatal> {
-        let timeout = self.patience();
+    /// Maps the next record; whether one came in time.
+    fn take_record(&mut self, timeout: Duration) -> Result<bool, Fatal> {
         let mut taken = None;
         let (owned, mind) = (&mut self.owned, &self.mind);
         self.port.poll(timeout, &mut |record| {
@@ -326,11 +329,11 @@ impl<P: Port> Engine<P> {
             }
         })?;
         let Some((number, effects)) = taken else { return Ok(false) };
-        let Effects { next, bytes, outputs, memory, told, tripped } = effects?;
+        let Effects { next, outputs, memory, told, tripped } = effects?;
         if let Some(reason) = tripped {
             return self.trip(number, &reason).map(|()| true);
         }
-        let produced = self.produce(bytes, outputs, told);
+        let produced = self.produce(outputs, told);
         let Some(partition) = self.owned.get_mut(&number) else { return Ok(false) };
         // Also where producing failed: recovery rewinds the partitions that the transaction touched.
         partition.next = Some(next);
@@ -361,8 +364,9 @@ impl<P: Port> Engine<P> {
         Ok(())
     }
 
-    fn produce(&mut self, bytes: usize, outputs: Vec<Output>, told: Told) -> Result<(), Setback> {
+    fn produce(&mut self, outputs: Vec<Output>, told: Told) -> Result<(), Setback> {
         self.open_batch()?;
+        let bytes: usize = outputs.iter().map(Output::bytes).sum();
         for output in outputs {
             self.port.produce(output)?;
         }

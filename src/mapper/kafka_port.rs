@@ -81,16 +81,16 @@ impl KafkaPort {
 
 impl Port for KafkaPort {
     fn poll(&mut self, timeout: Duration, take: &mut dyn FnMut(RawRecord<'_>)) -> Result<(), Fatal> {
-        if self.served.elapsed() > SERVE_EVERY {
-            self.served = Instant::now();
-            self.producer.poll();
-            self.states.serve();
-        }
         self.ended = self.membership.poll(timeout, &mut |message| take(raw_record(message)))?;
         Ok(())
     }
 
     fn rebalance(&mut self) -> Option<Rebalance> {
+        if self.served.elapsed() > SERVE_EVERY {
+            self.served = Instant::now();
+            self.producer.poll();
+            self.states.serve();
+        }
         self.membership.rebalance()
     }
 

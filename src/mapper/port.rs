@@ -35,6 +35,15 @@ pub struct Output {
     pub headers: Vec<Header>,
 }
 
+impl Output {
+    /// Its size.
+    pub fn bytes(&self) -> usize {
+        let header = |(name, value): &Header| name.len() + value.as_ref().map_or(0, Vec::len);
+        [&self.key, &self.value].into_iter().flatten().map(Vec::len).sum::<usize>()
+            + self.headers.iter().map(header).sum::<usize>()
+    }
+}
+
 /// Kafka, as the engine sees it.
 pub trait Port {
     /// The time, for all that waits or is due.

@@ -28,13 +28,16 @@ use tokio_util::sync::CancellationToken;
 
 use judge::{BROKEN, judge};
 use kafka::{Kafka, Member, Raw};
-use port::{Planted, SimulatedPort, World};
+use port::{POLL, Planted, SimulatedPort, World};
 
 const PARTITIONS: i32 = 3;
 const DEVICES: u64 = 8;
 const RECORDS: usize = 60;
 /// Transactional IDs, and so processes that should run.
 const PROCESSES: usize = 3;
+/// Of a transaction.
+const BOUNDS: Bounds =
+    Bounds { age: Duration::from_millis(20), most_age: Duration::from_millis(50), records: 4, bytes: 1 << 20 };
 /// Turns after which a run must have come to its end.
 const PATIENCE: usize = 20_000;
 
@@ -48,6 +51,7 @@ struct Process {
 
 struct Run {
     world: Rc<RefCell<World>>,
+    bounds: Bounds,
     processes: Vec<Process>,
     told: usize,
     metrics: Arc<rollcall::telemetry::metrics::MapperMetrics>,
@@ -64,13 +68,22 @@ struct Seen {
     refusals: usize,
 }
 
+fn instance(key: &str, name: u8) -> String {
+    json!({"InstanceId": key, "Tags": [{"Key": "Name", "Value": format!("name-{name}")}]}).to_string()
+}
+
+/// When the record of this number was observed: one a second.
+fn observed_at(number: usize) -> String {
+    format!("2026-01-01T00:{:02}:{:02}.000Z", number / 60, number % 60)
+}
+
 impl Run {
     fn new(seed: u64, planted: Option<Planted>, metrics: &Arc<rollcall::telemetry::metrics::MapperMetrics>) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let trouble = random.choice([0, 10, 40, 100]).unwrap();
         let (kafka, now, story) = (Kafka::new(PARTITIONS), Instant::now(), Vec::new());
         let world = Rc::new(RefCell::new(World { kafka, random, trouble, planted, now, story }));
-        Self { world, processes: Vec::new(), told: 0, metrics: metrics.clone(), crashes: 0, zombies: 0 }
+        Self { world, bounds: BOUNDS, processes: Vec::new(), told: 0, metrics: metrics.clone(), crashes: 0, zombies: 0 }
     }
 
     fn start(&mut self, id: usize) {
@@ -79,12 +92,7 @@ impl Run {
         let rules = Rules::new(mapping, PARTITIONS, 1 << 20);
         let settings = Settings {
             raw_topic: "raw".to_owned(),
-            bounds: Bounds {
-                age: Duration::from_millis(20),
-                most_age: Duration::from_millis(50),
-                records: 4,
-                bytes: 1 << 20,
-            },
+            bounds: self.bounds,
             gone_retention: Duration::from_secs(7 * 24 * 3600),
             breaker: BreakerLimits { streak: 0 },
             budget: Budget::new(usize::MAX),
@@ -108,13 +116,10 @@ impl Run {
         let value = match random.u8(..20) {
             0 => Some(BROKEN.to_owned()),
             1..=3 => None,
-            _ => {
-                let name = format!("name-{}", random.u8(..3));
-                Some(json!({"InstanceId": key, "Tags": [{"Key": "Name", "Value": name}]}).to_string())
-            }
+            _ => Some(instance(&key, random.u8(..3))),
         };
         self.told += 1;
-        let observed_at = format!("2026-01-01T00:{:02}:{:02}.000Z", self.told / 60, self.told % 60);
+        let observed_at = observed_at(self.told);
         let log = &mut world.kafka.raw[partition_for(key.as_bytes(), PARTITIONS) as usize];
         if random.u8(..5) == 0 {
             log.push(None);
@@ -266,6 +271,33 @@ fn whatever_happens_between_two_steps_each_change_is_told_once_and_in_order() {
     if seeds(5000).count() > 1 {
         assert!(all.crashes > 5000 && all.zombies > 2000 && all.refusals > 2000, "too little happened: {all:?}");
     }
+}
+
+#[test]
+fn a_transaction_lasts_longer_while_records_wait() {
+    let mut run = Run::new(0, None, &metrics());
+    run.bounds.records = usize::MAX;
+    run.world.borrow_mut().trouble = 0;
+    let keys = (0..).map(|n| format!("i-{n:017x}")).filter(|key| partition_for(key.as_bytes(), PARTITIONS) == 0);
+    let raw = |key: String| Raw { value: Some(instance(&key, 0)), key, observed_at: observed_at(0) };
+    run.world.borrow_mut().kafka.raw[0] = keys.take(23).map(|key| Some(raw(key))).collect();
+    run.start(0);
+    // Where it commits, and how long it takes to.
+    let mut commits = vec![(0, Duration::ZERO)];
+    let mut since = run.world.borrow().now;
+    while commits.last().is_some_and(|(offset, _)| *offset < 23) {
+        run.turn(0);
+        let world = &mut *run.world.borrow_mut();
+        while world.kafka.settle_something(&mut world.random) {}
+        let offset = world.kafka.committed(0).unwrap().unwrap_or_default();
+        if commits.last().is_some_and(|(last, _)| *last < offset) {
+            commits.push((offset, world.now - since));
+            since = world.now;
+        }
+    }
+    let full = BOUNDS.most_age + POLL;
+    // The last of it comes alone, and is not kept back for others that may come.
+    assert_eq!(commits[1..], [(11, commits[1].1), (22, full), (23, POLL + POLL + BOUNDS.age)]);
 }
 
 #[test]

@@ -66,6 +66,9 @@ struct Position {
     is_paused: bool,
 }
 
+/// How long it takes to be told of a record, or that there is none.
+pub const POLL: Duration = Duration::from_millis(5);
+
 const CRASH: &str = "crash";
 
 impl SimulatedPort {
@@ -157,7 +160,7 @@ impl Port for SimulatedPort {
         }
         self.heartbeat();
         let mut world = self.world.borrow_mut();
-        world.now += timeout.min(Duration::from_millis(5));
+        world.now += POLL;
         if !self.news.is_empty() || (world.trouble > 0 && world.random.u8(..4) == 0) {
             return Ok(());
         }

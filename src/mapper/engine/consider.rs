@@ -16,7 +16,6 @@ use crate::record::{Glance, RawRecord};
 pub(super) struct Effects {
     /// Offset to go on from.
     pub(super) next: i64,
-    pub(super) bytes: usize,
     pub(super) outputs: Vec<Output>,
     pub(super) memory: Memory,
     pub(super) told: Told,
@@ -81,7 +80,6 @@ impl Mind {
             let now = chrono::Utc::now().timestamp_millis();
             partition.record_time = partition.record_time.max(record.observed_at_ms().min(now));
         }
-        let (next, bytes) = (record.offset + 1, record.len());
-        Ok(Effects { next, bytes, outputs, memory, told, tripped })
+        Ok(Effects { next: record.offset + 1, outputs, memory, told, tripped })
     }
 }

@@ -16,6 +16,7 @@ use crate::mapper::decide::{Emission, Rules};
 use crate::mapper::engine::backoff;
 use crate::mapper::event;
 use crate::mapper::kafka_port::message;
+use crate::mapper::port::Output;
 use crate::mapper::state::Devices;
 use crate::profile::encode::Encoder;
 use crate::record::RawRecord;
@@ -257,11 +258,13 @@ impl Outlet for InPlace {
             tracing::debug!("transaction opened");
             self.batch = Some(Batch { opened: Instant::now(), bytes: 0, devices: Vec::new() });
         }
-        for output in [event, state] {
+        let outputs = [event, state];
+        let bytes: usize = outputs.iter().map(Output::bytes).sum();
+        for output in outputs {
             self.producer.send(message(&self.topics, self.aligned_events, &output))?;
         }
         if let Some(batch) = &mut self.batch {
-            batch.bytes += record.len();
+            batch.bytes += bytes;
             batch.devices.push(changed);
         }
         if self.is_due() { self.commit(teller) } else { Ok(()) }
