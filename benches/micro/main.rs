@@ -209,7 +209,7 @@ fn created(bencher: Bencher<'_, '_>, Case(profile, size): Case) {
     each(bencher, &samples(size), |sample| drop(black_box(mapper.map(&record(sample, &sample.json, FIRST)))));
 }
 
-/// Of that, event and state to Avro.
+/// Of a first event, event and state to Avro.
 #[divan::bench(args = cases())]
 fn encode(bencher: Bencher<'_, '_>, Case(profile, size): Case) {
     let (mapper, samples) = (Mapper::new(profile), samples(size));

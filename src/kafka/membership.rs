@@ -178,9 +178,13 @@ impl Membership {
         }
     }
 
-    /// The next step of a rebalance that is to be acted on. To be asked some times a second.
+    /// The next step of a rebalance that is to be acted on. To be asked all the time: it has the membership looked after.
     pub fn rebalance(&self) -> Option<Rebalance> {
         self.wake();
+        self.next_step()
+    }
+
+    fn next_step(&self) -> Option<Rebalance> {
         self.consumer.context().steps.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 
@@ -333,7 +337,7 @@ impl Membership {
 impl Drop for Membership {
     fn drop(&mut self) {
         self.consumer.context().closing.store(true, Ordering::Release);
-        while let Some(step) = self.rebalance() {
+        while let Some(step) = self.next_step() {
             let _ = match step {
                 Rebalance::Assign(numbers) => self.consumer.incremental_assign(&self.list(&numbers)),
                 Rebalance::Revoke(numbers) | Rebalance::Lost(numbers) => {

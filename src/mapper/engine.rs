@@ -24,6 +24,7 @@ mod setbacks;
 pub(crate) use setbacks::backoff;
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -50,8 +51,8 @@ use progress::Restores;
 
 /// How long an engine whose restores wait for Kafka waits for a record.
 const BETWEEN_SLICES: Duration = Duration::from_millis(2);
-/// Records between two looks at restores and rebalances, at most.
-const RECORDS_A_TURN: usize = 500;
+/// How long records are mapped between two looks at restores and rebalances.
+const A_TURN: Duration = Duration::from_millis(10);
 /// How long an idle engine waits for a record.
 const IDLE: Duration = Duration::from_millis(100);
 /// Removed devices that one transaction forgets, at most.
@@ -273,7 +274,7 @@ impl<P: Port> Engine<P> {
         &self.port
     }
 
-    /// One turn of the loop: some records at most. [`run`](Self::run) takes one after the other.
+    /// One turn of the loop: a few milliseconds of records. [`run`](Self::run) takes one after the other.
     ///
     /// # Errors
     /// As for `run`.
@@ -284,19 +285,18 @@ impl<P: Port> Engine<P> {
         }
         self.advance_restores()?;
         self.report_lag();
-        let mut timeout = self.patience();
-        for _ in 0..RECORDS_A_TURN {
-            let records_wait = self.take_record(timeout)?;
-            if self.batch_is_due(records_wait) {
+        // The first record is waited for. What has come with it is there.
+        let (began, mut timeout) = (self.port.now(), self.patience());
+        loop {
+            let records_wait = self.take_record(mem::take(&mut timeout))?;
+            let now = self.port.now();
+            if self.batch_is_due(now, records_wait) {
                 return self.commit();
             }
-            if !records_wait {
-                break;
+            if !records_wait || now - began > A_TURN {
+                return Ok(());
             }
-            // What has come with it is there.
-            timeout = Duration::ZERO;
         }
-        Ok(())
     }
 
     fn finish(mut self) -> Result<(), Fatal> {
@@ -366,8 +366,9 @@ impl<P: Port> Engine<P> {
 
     fn produce(&mut self, outputs: Vec<Output>, told: Told) -> Result<(), Setback> {
         self.open_batch()?;
-        let bytes: usize = outputs.iter().map(Output::bytes).sum();
+        let mut bytes = 0;
         for output in outputs {
+            bytes += output.bytes();
             self.port.produce(output)?;
         }
         if let Some(batch) = &mut self.batch {
@@ -390,10 +391,9 @@ impl<P: Port> Engine<P> {
 
     // === Transactions ===
 
-    fn batch_is_due(&self, records_wait: bool) -> bool {
+    fn batch_is_due(&self, now: Instant, records_wait: bool) -> bool {
         self.batch.as_ref().is_some_and(|Batch { opened, bytes, tally }| {
-            let age = self.port.now() - *opened;
-            self.mind.settings.bounds.are_reached(age, tally.records(), *bytes, records_wait)
+            self.mind.settings.bounds.are_reached(now - *opened, tally.records(), *bytes, records_wait)
         })
     }
 

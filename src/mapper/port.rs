@@ -36,7 +36,7 @@ pub struct Output {
 }
 
 impl Output {
-    /// Its size.
+    /// Key, value and headers, in bytes.
     pub fn bytes(&self) -> usize {
         let header = |(name, value): &Header| name.len() + value.as_ref().map_or(0, Vec::len);
         [&self.key, &self.value].into_iter().flatten().map(Vec::len).sum::<usize>()
@@ -58,7 +58,8 @@ pub trait Port {
     /// When the consumer cannot go on, or its offsets are gone from the topic.
     fn poll(&mut self, timeout: Duration, take: &mut dyn FnMut(RawRecord<'_>)) -> Result<(), Fatal>;
 
-    /// The next step of a rebalance that is to be acted on.
+    /// The next step of a rebalance that is to be acted on. To be asked all the time, also while nothing is polled: it is here
+    /// that idle clients are looked after.
     fn rebalance(&mut self) -> Option<Rebalance>;
 
     /// How far partitions were read and how far they go, where that was told since the last call.

@@ -273,31 +273,51 @@ fn whatever_happens_between_two_steps_each_change_is_told_once_and_in_order() {
     }
 }
 
-#[test]
-fn a_transaction_lasts_longer_while_records_wait() {
+/// Where one process commits in a partition of these records and after how long, without trouble.
+fn commits(bounds: Bounds, keys: &[String]) -> Vec<(i64, Duration)> {
     let mut run = Run::new(0, None, &metrics());
-    run.bounds.records = usize::MAX;
+    run.bounds = bounds;
     run.world.borrow_mut().trouble = 0;
-    let keys = (0..).map(|n| format!("i-{n:017x}")).filter(|key| partition_for(key.as_bytes(), PARTITIONS) == 0);
-    let raw = |key: String| Raw { value: Some(instance(&key, 0)), key, observed_at: observed_at(0) };
-    run.world.borrow_mut().kafka.raw[0] = keys.take(23).map(|key| Some(raw(key))).collect();
+    let raw = |key: &String| Raw { value: Some(instance(key, 0)), key: key.clone(), observed_at: observed_at(0) };
+    run.world.borrow_mut().kafka.raw[0] = keys.iter().map(|key| Some(raw(key))).collect();
     run.start(0);
-    // Where it commits, and how long it takes to.
-    let mut commits = vec![(0, Duration::ZERO)];
-    let mut since = run.world.borrow().now;
-    while commits.last().is_some_and(|(offset, _)| *offset < 23) {
+    let (mut commits, mut last, mut since) = (Vec::new(), 0, run.world.borrow().now);
+    while last < keys.len() as i64 {
         run.turn(0);
         let world = &mut *run.world.borrow_mut();
         while world.kafka.settle_something(&mut world.random) {}
         let offset = world.kafka.committed(0).unwrap().unwrap_or_default();
-        if commits.last().is_some_and(|(last, _)| *last < offset) {
+        if offset > last {
             commits.push((offset, world.now - since));
-            since = world.now;
+            (last, since) = (offset, world.now);
         }
     }
-    let full = BOUNDS.most_age + POLL;
+    commits
+}
+
+/// Keys of partition 0.
+fn keys() -> impl Iterator<Item = String> {
+    (0..).map(|n| format!("i-{n:017x}")).filter(|key| partition_for(key.as_bytes(), PARTITIONS) == 0)
+}
+
+#[test]
+fn a_transaction_lasts_longer_while_records_wait() {
+    let bounds = Bounds { records: usize::MAX, ..BOUNDS };
+    let commits = commits(bounds, &Vec::from_iter(keys().take(23)));
+    assert_eq!(commits[0].0, 11);
     // The last of it comes alone, and is not kept back for others that may come.
-    assert_eq!(commits[1..], [(11, commits[1].1), (22, full), (23, POLL + POLL + BOUNDS.age)]);
+    assert_eq!(commits[1..], [(22, bounds.most_age + POLL), (23, POLL + POLL + bounds.age)]);
+}
+
+#[test]
+fn a_transaction_ends_by_the_bytes_that_it_writes_not_by_those_that_it_reads() {
+    // One that is new, three that tell nothing new, another that is new.
+    let keys: Vec<_> = keys().take(2).collect();
+    let records = [0, 0, 0, 0, 1].map(|index: usize| keys[index].clone());
+    let bounds = Bounds { records: usize::MAX, bytes: 1, ..BOUNDS };
+    let offsets = |bounds| Vec::from_iter(commits(bounds, &records).into_iter().map(|(offset, _)| offset));
+    assert_eq!(offsets(bounds), [1, 5]);
+    assert_eq!(offsets(Bounds { bytes: usize::MAX, ..bounds }), [5]);
 }
 
 #[test]

@@ -66,7 +66,7 @@ struct Position {
     is_paused: bool,
 }
 
-/// How long it takes to be told of a record, or that there is none.
+/// How long it takes to be told of a record that is there.
 pub const POLL: Duration = Duration::from_millis(5);
 
 const CRASH: &str = "crash";

@@ -16,7 +16,6 @@ use crate::mapper::decide::{Emission, Rules};
 use crate::mapper::engine::backoff;
 use crate::mapper::event;
 use crate::mapper::kafka_port::message;
-use crate::mapper::port::Output;
 use crate::mapper::state::Devices;
 use crate::profile::encode::Encoder;
 use crate::record::RawRecord;
@@ -258,9 +257,9 @@ impl Outlet for InPlace {
             tracing::debug!("transaction opened");
             self.batch = Some(Batch { opened: Instant::now(), bytes: 0, devices: Vec::new() });
         }
-        let outputs = [event, state];
-        let bytes: usize = outputs.iter().map(Output::bytes).sum();
-        for output in outputs {
+        let mut bytes = 0;
+        for output in [event, state] {
+            bytes += output.bytes();
             self.producer.send(message(&self.topics, self.aligned_events, &output))?;
         }
         if let Some(batch) = &mut self.batch {
