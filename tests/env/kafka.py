@@ -35,6 +35,8 @@ def settings(args):
         "controller.listener.names": "CONTROLLER",
         "listeners": f"PLAINTEXT://127.0.0.1:{args.port},CONTROLLER://{controllers[str(args.node)]}",
         "log.dirs": args.dir / "data",
+        # On a busy machine a cluster takes longer to form than the minute after which a broker gives up.
+        "initial.broker.registration.timeout.ms": 240000,
         # A misspelt topic must be an error, as on any serious cluster.
         "auto.create.topics.enable": "false",
         # Consumer groups form at once, and tests may use short sessions.

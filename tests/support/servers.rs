@@ -3,9 +3,12 @@
 
 #![allow(dead_code)]
 
+use std::collections::BTreeSet;
+use std::fs::File;
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -21,8 +24,19 @@ pub(super) struct Process(Child);
 
 impl Process {
     pub(super) fn start(command: &mut Command) -> Self {
-        Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+        Self::spawn(command.stdout(Stdio::null()).stderr(Stdio::null()))
     }
+
+    /// One that tells `file` what it has to say.
+    fn start_telling(command: &mut Command, file: &Path) -> Self {
+        let told = File::create(file).unwrap();
+        Self::spawn(command.stdout(told.try_clone().unwrap()).stderr(told))
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        Self(command.stdin(Stdio::null()).spawn().unwrap())
+    }
+
     pub(super) fn is_running(&mut self) -> bool {
         self.0.try_wait().unwrap().is_none()
     }
@@ -35,14 +49,23 @@ impl Drop for Process {
     }
 }
 
-/// A port that nobody listens on, from below the range that Linux gives to outgoing connections.
+/// A port that nobody listens on, from below the range that Linux gives to outgoing connections. Given once: a server takes
+/// its time to listen, and another test asks meanwhile.
 pub(super) fn free_port() -> u16 {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     loop {
         let port = fastrand::u16(11000..31000);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() && GIVEN.lock().unwrap().insert(port) {
             return port;
         }
     }
+}
+
+/// The last twenty of a file.
+fn last_lines(file: &Path) -> String {
+    let text = std::fs::read_to_string(file).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
 }
 
 /// A moto server.
@@ -244,7 +267,7 @@ impl Broker {
     fn launch(&mut self) {
         assert!(self.process.is_none(), "it runs already");
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/env/kafka.py");
-        let process = Process::start(
+        let process = Process::start_telling(
             Command::new(server("PYTHON"))
                 .arg(script)
                 .args(["--node", &self.node.to_string(), "--port", &self.port.to_string(), "--quorum", &self.quorum])
@@ -252,15 +275,21 @@ impl Broker {
                 .arg("--dir")
                 .arg(self.folder.path())
                 .args(self.settings.iter().flat_map(|setting| ["--set", setting])),
+            &self.told(),
         );
         self.process = Some(process);
     }
 
+    /// What it said since it was started.
+    fn told(&self) -> PathBuf {
+        self.folder.path().join("told.txt")
+    }
+
     fn wait_until_it_answers(&mut self) {
-        let (address, node) = (self.address(), self.node);
+        let (address, node, told) = (self.address(), self.node, self.told());
         let process = self.process.as_mut().expect("it runs");
         wait_for("the broker", Duration::from_secs(240), || {
-            assert!(process.is_running(), "the broker ended by itself");
+            assert!(process.is_running(), "the broker ended by itself:\n{}", last_lines(&told));
             // A client before the port is open would only log failures.
             TcpStream::connect(("127.0.0.1", self.port)).ok()?;
             let mut config = ClientConfig::new();
