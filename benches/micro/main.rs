@@ -226,7 +226,8 @@ fn encode(bencher: Bencher<'_, '_>, Case(profile, size): Case) {
         .bench_local_values(|(record, mut emission)| mapper.encode(&record, &mut emission));
 }
 
-/// An instance with another name, which neither profile `cse` nor a minimal record has: parse, map, compare, encode event and state.
+/// An instance with another name, which neither profile `cse` nor a minimal record has: parse, map, compare, encode event
+/// and state.
 #[divan::bench(args = cases().filter(|case| case.0 != Profile::Cse && !matches!(case.1, Size::Minimal)))]
 fn updated(bencher: Bencher<'_, '_>, Case(profile, size): Case) {
     let samples = samples(size);

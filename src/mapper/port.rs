@@ -157,3 +157,21 @@ pub trait Port {
     /// When the consumer cannot go on.
     fn wait(&mut self, duration: Duration) -> Result<(), Fatal>;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_output_is_as_large_as_its_key_its_value_and_its_headers() {
+        let tombstone = Output {
+            destination: Destination::State,
+            partition: 0,
+            key: Some(b"i-1".to_vec()),
+            value: None,
+            headers: vec![("sweep".into(), Some(b"7".to_vec())), ("null".into(), None)],
+        };
+        assert_eq!(tombstone.bytes(), 3 + 6 + 4);
+        assert_eq!(Output { value: Some(vec![0; 100]), ..tombstone }.bytes(), 113);
+    }
+}
