@@ -185,6 +185,18 @@ fn a_registry_that_asks_for_a_certificate_gets_it() {
 }
 
 #[test]
+fn a_connection_that_breaks_off_is_tried_again_and_a_certificate_named_as_a_possible_reason() {
+    let (authority, subject) = (authority(&[]), Subject::new());
+    let register = |breaks: &str| {
+        let registry = SecureRegistry::start(authority.path(), &["--break-off", breaks]);
+        let settings = json!({"url": registry.url(), "ca_file": authority.path().join("ca.pem")});
+        subject.run_with("register", &settings)
+    };
+    register("4").expect(0);
+    register("1000").expect(1).complains_of(&["cannot be reached", "break off", "registry.certificate_file"]);
+}
+
+#[test]
 fn a_registry_that_cannot_prove_who_it_is_is_not_told_anything() {
     let subject = Subject::new();
     let foreign = authority(&[]);

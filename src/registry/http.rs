@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use reqwest::redirect::Policy;
-use reqwest::{Certificate, Identity, Method, StatusCode, Url};
+use reqwest::{Certificate, Identity, Method, StatusCode, Url, retry};
 use zeroize::Zeroizing;
 
 use super::RegistryError;
@@ -19,6 +19,10 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 const MAX_ANSWER_BYTES: usize = 4 << 20;
 /// The whole of Mozilla's certificates takes a quarter of that.
 const MAX_PEM_BYTES: u64 = 1 << 20;
+/// How often a connection that breaks off is tried again, at once: all that we ask can be asked twice.
+const RETRIES: u32 = 4;
+const BROKEN_OFF: &str = "; a server that wants another client certificate, or one at all, may break off like that: see \
+                          registry.certificate_file";
 
 /// A registry's address, and what it asks of its clients.
 pub(super) struct Http {
@@ -42,8 +46,17 @@ pub(super) struct Answer {
 impl Http {
     /// Reads the files that the configuration names; sends nothing yet.
     pub(super) fn new(registry: &Registry) -> Result<Self, RegistryError> {
+        let address = registry.url.trim_end_matches('/');
+        let unfit = |error| RegistryError::Refused { url: address.to_owned(), reason: format!("{error}") };
+        let url = Url::parse(address).map_err(unfit)?;
+        let retries = retry::for_host(url.host_str().unwrap_or_default().to_owned())
+            .max_retries_per_request(RETRIES)
+            .classify_fn(|exchange| match exchange.error().and_then(|error| error.downcast_ref()) {
+                Some(error) if breaks_off(error) => exchange.retryable(),
+                _ => exchange.success(),
+            });
         // The credentials are for the configured address, not for where that one points to.
-        let mut client = reqwest::Client::builder().timeout(ANSWER_WITHIN).redirect(Policy::none());
+        let mut client = reqwest::Client::builder().timeout(ANSWER_WITHIN).redirect(Policy::none()).retry(retries);
         if let Some(path) = &registry.ca_file {
             let certificates = Certificate::from_pem_bundle(&pem("registry.ca_file", path)?);
             let certificates = certificates.ok().filter(|found| !found.is_empty()).ok_or_else(|| {
@@ -59,12 +72,9 @@ impl Http {
                 Identity::from_pkcs8_pem(&chain, &secret).map_err(|_| unusable("registry.key_file", key, message))?;
             client = client.identity(identity);
         }
-        let address = registry.url.trim_end_matches('/');
         // Where the key is another certificate's.
         let unfit = |error| RegistryError::Untrusted { url: address.to_owned(), reason: in_words(&error) };
         let client = client.build().map_err(unfit)?;
-        let unfit = |error| RegistryError::Refused { url: address.to_owned(), reason: format!("{error}") };
-        let url = Url::parse(address).map_err(unfit)?;
         let authorization = match (&registry.username, &registry.password, &registry.token) {
             (Some(username), Some(password), _) => {
                 Authorization::Basic { username: username.clone(), password: password.clone() }
@@ -115,14 +125,27 @@ impl Http {
     }
 
     fn failed(&self, error: &reqwest::Error) -> RegistryError {
-        let (url, reason) = (self.shown(), in_words(error));
-        // TLS's error is of no type that we could name. That one side does not take the other will not pass by waiting.
-        if reason.contains("certificate") || reason.contains("SSL alert") {
-            RegistryError::Untrusted { url, reason }
-        } else {
-            RegistryError::Unavailable { url, reason }
+        let (url, mut reason) = (self.shown(), in_words(error));
+        // That one side does not take the other will not pass by waiting.
+        if is_of_trust(&reason) {
+            return RegistryError::Untrusted { url, reason };
         }
+        if breaks_off(error) && self.url.scheme() == "https" {
+            reason += BROKEN_OFF;
+        }
+        RegistryError::Unavailable { url, reason }
     }
+}
+
+/// TLS's error is of no type that we could name.
+fn is_of_trust(reason: &str) -> bool {
+    reason.contains("certificate") || reason.contains("SSL alert")
+}
+
+/// Whether there was a connection, and it ended before an answer began. With TLS 1.3 a server refuses a certificate after
+/// the request has begun, and may close before its reason has arrived.
+fn breaks_off(error: &reqwest::Error) -> bool {
+    error.is_request() && !error.is_connect() && !error.is_timeout() && !is_of_trust(&in_words(error))
 }
 
 /// The causes of an error, each once; without its own text, which only repeats the address.

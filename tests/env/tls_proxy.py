@@ -3,7 +3,9 @@
 
 import argparse
 import http.server
+import socket
 import ssl
+import struct
 import urllib.error
 import urllib.request
 
@@ -47,8 +49,22 @@ class Server(http.server.ThreadingHTTPServer):
     """Does the handshake in the connection's own thread."""
 
     def finish_request(self, request, client_address):
-        with self.tls.wrap_socket(request, server_side=True) as secure:
-            super().finish_request(secure, client_address)
+        request.settimeout(30)
+        with self.tls.wrap_socket(request, server_side=True, do_handshake_on_connect=False) as secure:
+            try:
+                secure.do_handshake()
+            except ssl.SSLError:
+                # What the client has sent meanwhile, if nobody reads it, resets the connection: the reason could be lost.
+                secure.shutdown(socket.SHUT_WR)
+                while secure.recv(65536):
+                    pass
+                raise
+            if self.options.break_off > 0:
+                self.options.break_off -= 1
+                # A reset, at once.
+                secure.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            else:
+                super().finish_request(secure, client_address)
 
     def handle_error(self, request, client_address):
         """A client that goes away is what the tests are about."""
@@ -64,6 +80,7 @@ def main():
     parser.add_argument("--client-ca", help="who signs the certificates that clients must have")
     parser.add_argument("--authorization", help="the header that clients must send")
     parser.add_argument("--flood", action="store_true", help="answer without end, nearly")
+    parser.add_argument("--break-off", type=int, default=0, help="how many connections to reset after the handshake")
     parser.add_argument("--redirect", help="answer that it is somewhere else")
     options = parser.parse_args()
     server = Server(("127.0.0.1", options.port), Handler)
