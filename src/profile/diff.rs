@@ -1,9 +1,11 @@
 //! What differs between two devices, by the paths of the event.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde::Serialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
 
 /// Members that together tell the elements of a list apart, in the order in which they are tried.
 pub type Identities = [&'static [&'static str]];
@@ -18,6 +20,41 @@ pub struct FieldChange {
     /// After; null where it is absent.
     pub to: Value,
 }
+
+/// How deep objects are looked into by [`contrast`]: a device's members, and theirs.
+const DEPTH: usize = 2;
+
+/// Two devices in canonical JSON, without the members that are the same text in both. Most of a device is, and is not even
+/// parsed then. Lists that differ stay whole. What is no JSON is null.
+pub fn contrast(before: &str, after: &str) -> [Value; 2] {
+    contrast_to(DEPTH, before, after)
+}
+
+fn contrast_to(depth: usize, before: &str, after: &str) -> [Value; 2] {
+    let parsed = |json: &str| serde_json::from_str(json).unwrap_or_default();
+    let members = |json| serde_json::from_str::<BTreeMap<Name<'_>, &RawValue>>(json).ok().filter(|_| depth > 0);
+    let (Some(before_members), Some(mut after_members)) = (members(before), members(after)) else {
+        return [parsed(before), parsed(after)];
+    };
+    let (mut old, mut new) = (Map::new(), Map::new());
+    for (name, before) in before_members {
+        let Some(after) = after_members.remove(&name) else {
+            old.insert(name.0.into_owned(), parsed(before.get()));
+            continue;
+        };
+        if before.get() != after.get() {
+            let [before, after] = contrast_to(depth - 1, before.get(), after.get());
+            old.insert(name.0.clone().into_owned(), before);
+            new.insert(name.0.into_owned(), after);
+        }
+    }
+    new.extend(after_members.into_iter().map(|(name, after)| (name.0.into_owned(), parsed(after.get()))));
+    [old.into(), new.into()]
+}
+
+/// The name of a member, where it lies.
+#[derive(PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// All differences between two rendered devices, in the order of their paths, which begin with `root`.
 pub fn diff(root: &str, identities: &Identities, before: &Value, after: &Value) -> Vec<FieldChange> {
@@ -58,19 +95,19 @@ fn compare(path: &str, identities: &Identities, before: &Value, after: &Value, c
         (Value::Object(before), Value::Object(after)) => {
             let members: BTreeMap<_, _> = before.iter().chain(after).collect();
             for name in members.into_keys() {
-                let of = |object: &serde_json::Map<_, _>| object.get(name).cloned().unwrap_or_default();
+                let [before, after] = [before, after].map(|object| object.get(name).unwrap_or(&Value::Null));
                 let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-                compare(&path, identities, &of(before), &of(after), changes);
+                compare(&path, identities, before, after, changes);
             }
         }
         (Value::Array(_), Value::Array(_)) | (Value::Array(_), Value::Null) | (Value::Null, Value::Array(_)) => {
-            let named = identities.iter().find_map(|by| Some((by_identity(by, before)?, by_identity(by, after)?)));
+            let named = identities.iter().find_map(|by| Some([by_identity(by, before)?, by_identity(by, after)?]));
             match named {
-                Some((before, after)) => {
+                Some([before, after]) => {
                     let elements: BTreeMap<_, _> = before.iter().chain(&after).collect();
                     for name in elements.into_keys() {
-                        let of = |list: &BTreeMap<String, &Value>| list.get(name).copied().cloned().unwrap_or_default();
-                        compare(&format!("{path}[{name}]"), identities, &of(&before), &of(&after), changes);
+                        let [before, after] = [&before, &after].map(|list| *list.get(name).unwrap_or(&&Value::Null));
+                        compare(&format!("{path}[{name}]"), identities, before, after, changes);
                     }
                 }
                 // Without identities only the list as a whole can be named.
@@ -109,6 +146,7 @@ mod tests {
     use proptest::sample;
 
     use super::*;
+    use crate::profile::fold;
 
     const UID: &[&str] = &["uid"];
     const UID_AND_IP: &[&str] = &["uid", "ip"];
@@ -240,11 +278,39 @@ mod tests {
             .prop_map(|members| json!(members))
     }
 
+    #[test]
+    fn what_is_the_same_is_left_out_of_a_contrast_and_lists_that_differ_stay_whole() {
+        let before = json!({"a": {"b": {"x": 1, "y": 1}, "same": 1}, "l": [1, 2], "gone": [], "same": [{"x": 1}]});
+        let after = json!({"a": {"b": {"x": 2, "y": 1}, "same": 1}, "l": [1, 3], "new": null, "same": [{"x": 1}]});
+        assert_eq!(
+            contrast(&before.to_string(), &after.to_string()),
+            [
+                json!({"a": {"b": {"x": 1, "y": 1}}, "l": [1, 2], "gone": []}),
+                json!({"a": {"b": {"x": 2, "y": 1}}, "l": [1, 3], "new": null})
+            ]
+        );
+        assert_eq!(contrast("7", "{"), [json!(7), Value::Null]);
+    }
+
+    const QUIET: &[&[&str]] = &[&["a"], &["b", "a"], &["b", "ip", "uid"], &["c", "*", "b"]];
+
     proptest! {
+        #[test]
+        fn devices_are_equal_without_what_is_quiet_where_their_contrast_is(before in any_device(), after in any_device()) {
+            let mut contrast = contrast(&before.to_string(), &after.to_string());
+            let mut whole = [before, after];
+            for device in whole.iter_mut().chain(&mut contrast) {
+                fold::without(device, QUIET);
+            }
+            prop_assert_eq!(whole[0] == whole[1], contrast[0] == contrast[1], "{:?}", whole);
+        }
+
         #[test]
         fn the_differences_make_the_one_device_the_other(before in any_device(), after in any_device()) {
             for by in [UID, UID_AND_IP] {
                 let changes = diff("device", &[by], &before, &after);
+                let [old, new] = contrast(&before.to_string(), &after.to_string());
+                prop_assert_eq!(&diff("device", &[by], &old, &new), &changes);
                 prop_assert_eq!(essence(&with_changes(by, &before, &changes)), essence(&after), "{:?}", changes);
                 for change in changes {
                     prop_assert_ne!(change.from, change.to, "{}", change.path);

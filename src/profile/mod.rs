@@ -194,23 +194,21 @@ impl Mapping {
         if before == after {
             return Vec::new();
         }
-        let [before, after] = [before, after].map(|json| serde_json::from_str(json).unwrap_or_default());
-        if self.folded(&before) == self.folded(&after) {
-            return Vec::new();
-        }
-        diff::diff(self.profile.root(), self.profile.identities(), &before, &after)
+        let [mut before, mut after] = diff::contrast(before, after);
+        let differences = diff::diff(self.profile.root(), self.profile.identities(), &before, &after);
+        self.fold(&mut before);
+        self.fold(&mut after);
+        if before == after { Vec::new() } else { differences }
     }
 
-    /// The device without what never makes an event alone.
-    fn folded(&self, device: &Value) -> Value {
-        let mut folded = device.clone();
+    /// Takes out of a device what never makes an event alone.
+    fn fold(&self, device: &mut Value) {
         match self.profile {
-            Profile::Sekoia => fold::without(&mut folded, &[&["created_time"]]),
-            Profile::Ocsf => ocsf::fold(&mut folded),
+            Profile::Sekoia => fold::without(device, &[&["created_time"]]),
+            Profile::Ocsf => ocsf::fold(device),
             Profile::Cse => {}
         }
-        self.ignore.fold(self.profile.root(), &mut folded);
-        folded
+        self.ignore.fold(self.profile.root(), device);
     }
 
     /// The event that reports `device`, stamped with what belongs to this event only. In profile `ocsf` that is stamped on
