@@ -151,13 +151,15 @@ impl Mapper {
     /// One that knows a fleet.
     fn knowing(profile: Profile, samples: &[Sample]) -> Self {
         let mut mapper = Self::new(profile);
-        for sample in samples {
-            let emission = mapper.map(&record(sample, &sample.json, FIRST)).expect("a first event");
-            mapper.devices.put(&sample.id, Some(emission.state));
-            mapper.devices.learn(&sample.id, emission.glance.expect("it renders to the device"));
-        }
+        samples.iter().for_each(|sample| mapper.learn(sample));
         mapper.devices.settle();
         mapper
+    }
+
+    fn learn(&mut self, sample: &Sample) {
+        let emission = self.map(&record(sample, &sample.json, FIRST)).expect("a first event");
+        self.devices.put(&sample.id, Some(emission.state));
+        self.devices.learn(&sample.id, emission.glance.expect("it renders to the device"));
     }
 
     /// All that is made of a record but the sending; the state that follows, if it says something.
@@ -263,6 +265,24 @@ fn unchanged(bencher: Bencher<'_, '_>, Case(profile, size): Case) {
     bencher.counter(ItemsCount::new(1_usize)).bench_local(|| assert!(mapper.map(turn.next().unwrap()).is_none()));
 }
 
+/// The same of a million devices, a tenth of which come in turn: neither records nor devices are in a cache.
+#[divan::bench]
+fn unchanged_of_a_million(bencher: Bencher<'_, '_>) {
+    let (mut mapper, mut samples) = (Mapper::new(Profile::Sekoia), Vec::new());
+    for seed in 0..500 {
+        for sample in site(seed, 2000) {
+            mapper.learn(&sample);
+            if samples.len() * 10 < mapper.devices.len() {
+                samples.push(sample);
+            }
+        }
+        mapper.devices.settle();
+    }
+    let records: Vec<_> = samples.iter().map(|sample| record(sample, &sample.json, SECOND)).collect();
+    let mut turn = records.iter().cycle();
+    bencher.counter(ItemsCount::new(1_usize)).bench_local(|| assert!(mapper.map(turn.next().unwrap()).is_none()));
+}
+
 #[divan::bench(args = SIZES)]
 fn digest(bencher: Bencher<'_, '_>, size: Size) {
     each(bencher, &samples(size), |sample| {
@@ -301,11 +321,19 @@ fn state_put(bencher: Bencher<'_, '_>, Case(profile, size): Case) {
 #[divan::bench(args = SIZES)]
 fn xml_to_raw(bencher: Bencher<'_, '_>, size: Size) {
     let samples = &samples(size)[..PAGE];
-    let mut body = "<DescribeInstancesResponse><reservationSet><item><instancesSet>".to_owned();
+    let mut body = "<DescribeInstancesResponse>\n    <reservationSet>".to_owned();
     for sample in samples {
-        write_xml("item", &serde_json::from_str(&sample.json).unwrap(), &mut body);
+        let mut instance: Value = serde_json::from_str(&sample.json).unwrap();
+        body += "\n        <item>";
+        for name in ["ReservationId", "OwnerId"] {
+            if let Some(value) = instance.as_object_mut().unwrap().remove(name) {
+                write_xml(3, &element_of(name, &value), &value, &mut body);
+            }
+        }
+        write_xml(3, "instancesSet", &Value::from(vec![instance]), &mut body);
+        body += "\n        </item>";
     }
-    body += "</instancesSet></item></reservationSet></DescribeInstancesResponse>";
+    body += "\n    </reservationSet>\n</DescribeInstancesResponse>";
     let first = serde_json::from_str(&samples[0].json).unwrap();
     assert_eq!(xml::decode_raw(body.as_bytes()).unwrap().instances[0].json, canonical::to_bytes(first));
     bencher
@@ -313,14 +341,23 @@ fn xml_to_raw(bencher: Bencher<'_, '_>, size: Size) {
         .bench_local(|| drop(black_box(xml::decode_raw(black_box(body.as_bytes())).unwrap())));
 }
 
-/// As EC2 writes it.
-fn write_xml(name: &str, value: &Value, xml: &mut String) {
-    *xml += &format!("<{name}>");
+/// As EC2 writes it: a line for each element, indented by `depth`; members in an order that is not the alphabet's.
+fn write_xml(depth: usize, name: &str, value: &Value, xml: &mut String) {
+    let line = format!("\n{}", "    ".repeat(depth));
+    *xml += &format!("{line}<{name}>");
     match value {
         Value::Object(members) => {
-            members.iter().for_each(|(name, value)| write_xml(&element_of(name, value), value, xml))
+            let mut members: Vec<_> = members.iter().collect();
+            members.sort_by_key(|(name, _)| name.bytes().rev().collect::<Vec<_>>());
+            for (name, value) in members {
+                write_xml(depth + 1, &element_of(name, value), value, xml);
+            }
+            *xml += &line;
         }
-        Value::Array(elements) => elements.iter().for_each(|element| write_xml("item", element, xml)),
+        Value::Array(elements) => {
+            elements.iter().for_each(|element| write_xml(depth + 1, "item", element, xml));
+            *xml += &line;
+        }
         Value::String(text) => *xml += text,
         other => *xml += &other.to_string(),
     }

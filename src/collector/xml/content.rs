@@ -57,7 +57,7 @@ impl<'b> Content<'b> {
         }
     }
 
-    fn has_children(&self) -> bool {
+    pub(super) fn has_children(&self) -> bool {
         !(self.members.is_empty() && self.items.is_empty())
     }
 

@@ -81,6 +81,7 @@ impl<'b, 's> Decoder<'b, 's> {
             return Ok(leaf(Cow::Borrowed(""), shape));
         }
         // Most elements are a text and nothing else.
+        self.reader.config_mut().trim_text_start = false;
         let (text, next) = match self.event()? {
             Event::Text(text) => (text.xml10_content(), self.event()?),
             next => (Cow::Borrowed(""), next),
@@ -125,6 +126,8 @@ impl<'b, 's> Decoder<'b, 's> {
                     (_, value) => content.add_child(name, value),
                 }
             }
+            // Indentation is an event less for each child.
+            self.reader.config_mut().trim_text_start = content.has_children();
             next = self.event()?;
         }
     }
