@@ -47,11 +47,20 @@ fn surroundings() -> anyhow::Result<String> {
         .and_then(|(_, rest)| rest.split_once("<version>"))
         .context("no version of Kafka")?;
     let kafka = kafka.split('<').next().unwrap_or_default();
+    let memory = std::fs::read_to_string("/proc/meminfo")?;
+    let memory = memory.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
+    let memory: f64 = memory.context("no MemTotal")?.parse()?;
+    let commit = std::process::Command::new("git").args(["describe", "--always", "--dirty"]).output()?;
     Ok(format!(
-        "{}, {} cores, shared with Kafka and the load; Rollcall {}, librdkafka {librdkafka}, Apache Kafka {kafka}; {}.",
+        "{}, {} cores, {:.0} GiB, shared with Kafka and the load; Linux {}; Rollcall {} at {}, librdkafka {librdkafka}, Apache \
+         Kafka {kafka} (`{}`); {}.",
         model.unwrap_or("unknown processor"),
         std::thread::available_parallelism()?,
+        memory / f64::from(1 << 20),
+        std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim(),
         env!("CARGO_PKG_VERSION"),
+        String::from_utf8_lossy(&commit.stdout).trim(),
+        std::env::var("ROLLCALL_TEST_KAFKA_JVM").unwrap_or_else(|_| "the tests' settings of Java".to_owned()),
         chrono::Utc::now().format("%Y-%m-%d"),
     ))
 }

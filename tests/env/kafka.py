@@ -17,6 +17,9 @@ import sys
 HERE = pathlib.Path(__file__).resolve().parent
 CLUSTER_ID = "cm9sbGNhbGwtdGVzdHMtMQ"
 
+# The quick compiler and the simple collector: a broker starts sooner and leaves the cores to the tests.
+QUICK = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+
 # Internal topics take this many replicas at most, as in a cluster of that size.
 MAX_REPLICAS = 3
 
@@ -85,8 +88,7 @@ def main():
     properties = args.dir / "server.properties"
     properties.write_text("".join(f"{key}={value}\n" for key, value in settings(args).items()))
 
-    # The quick compiler and the simple collector: a broker starts sooner and leaves the cores to the tests.
-    java = [args.java, f"-Xmx{args.heap}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+    java = [args.java, f"-Xmx{args.heap}", *os.environ.get("ROLLCALL_TEST_KAFKA_JVM", QUICK).split()]
     java += [f"-Djava.io.tmpdir={args.dir / 'tmp'}", f"-Dlog4j2.configurationFile={HERE / 'log4j2.properties'}"]
     # What the brokers may read their keys from has to be allowed outside of their settings, too.
     allowed = [value for key, value in settings(args).items() if key.endswith("oauthbearer.jwks.endpoint.url")]

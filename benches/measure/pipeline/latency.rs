@@ -1,4 +1,4 @@
-//! From the moment that a raw record is handed to a producer until its event can be read.
+//! From the moment that a raw record is due to be handed to a producer until its event can be read.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -137,22 +137,28 @@ fn write(topics: &Topics, load: Load, pace: Pace, first: usize, waiting: &Waitin
         Load::New => 1,
         Load::Known { one_of, .. } => one_of,
     };
-    let note = |id: &str| waiting.lock().insert(id.to_owned(), Instant::now());
+    let note = |id: &str, at| waiting.lock().insert(id.to_owned(), at);
     let unmapped = || waiting.lock().len() * of_one_event;
     let (began, total) = (Instant::now(), WARM_UP + LENGTH);
-    let mut written = first;
+    let (mut written, mut looks, mut held) = (first, 0_u32, 0_u32);
     while began.elapsed() < total {
         let (due, counts) = match pace {
             Pace::Rate(rate) => (first + (began.elapsed().as_secs_f64() * rate) as usize, began.elapsed() > WARM_UP),
             Pace::Ahead(most) => (if unmapped() < most { written + AT_ONCE } else { written }, true),
         };
+        (looks, held) = (looks + 1, held + u32::from(due == written));
         while written < due {
             let index = written % POOL;
+            let at = match pace {
+                // A writer that is late must not hide it.
+                Pace::Rate(rate) => began + Duration::from_secs_f64((written + 1 - first) as f64 / rate),
+                Pace::Ahead(_) => Instant::now(),
+            };
             match load {
                 Load::New => {
                     let (id, json) = pool[index].renamed(written / POOL);
                     if counts {
-                        note(&id);
+                        note(&id, at);
                     }
                     writer.write(&id, &json)?;
                 }
@@ -161,7 +167,7 @@ fn write(topics: &Topics, load: Load, pace: Pace, first: usize, waiting: &Waitin
                     // As they are in the fleet, those of the last sweep that had changed.
                     let sample = &pool[turn % CHANGING];
                     if counts {
-                        note(&sample.id);
+                        note(&sample.id, at);
                     }
                     writer.write(&sample.id, &sample.revised(1000 + turn as u64))?;
                 }
@@ -185,6 +191,9 @@ fn write(topics: &Topics, load: Load, pace: Pace, first: usize, waiting: &Waitin
         Pace::Ahead(_) => (written - first).saturating_sub(unmapped()),
     };
     let rate = in_time as f64 / began.elapsed().as_secs_f64();
+    if matches!(pace, Pace::Ahead(_)) {
+        eprintln!("  full load: {rate:.0} records/s; the mapper was waited for in {held} of {looks} looks");
+    }
     writer.producer.flush(PATIENCE)?;
     Ok((rate, written))
 }

@@ -49,13 +49,20 @@ impl Cost {
 
 /// What one round found, in the order of [`NAMES`].
 struct Round {
-    costs: [Cost; 5],
+    costs: [Cost; 6],
     passed: Latency,
     created: Latency,
     changed: Latency,
 }
 
-const NAMES: [&str; 5] = ["pass-through", "first mapping, all `created`", "nothing changed", "1 % changed", "replay"];
+const NAMES: [&str; 6] = [
+    "pass-through",
+    "first mapping, all `created`",
+    "nothing changed",
+    "nothing changed, first sweep after a restart",
+    "1 % changed",
+    "replay",
+];
 
 pub fn measure(profile: Profile, records: usize, runs: usize, write: bool) -> anyhow::Result<()> {
     let mut rounds = Vec::new();
@@ -97,7 +104,7 @@ pub fn measure(profile: Profile, records: usize, runs: usize, write: bool) -> an
         let latency = match index {
             0 => latency(&|round| &round.passed),
             1 => latency(&|round| &round.created),
-            3 => latency(&|round| &round.changed),
+            4 => latency(&|round| &round.changed),
             _ => "".to_owned(),
         };
         writeln!(
@@ -121,21 +128,28 @@ fn round(profile: Profile, records: usize) -> anyhow::Result<(Round, u64)> {
     let mut mapper = topics.start_mapper()?;
     mapper.wait_until_ready(0)?;
     let pass = |sweep, changed| Pass { records, sweep, changed };
-    let behind_gate = |pass| -> anyhow::Result<(u64, Cost)> {
+    let behind_gate = |mapper: &Mapper, pass| -> anyhow::Result<(u64, Cost)> {
         let gate = Gate::close(&topics)?;
         let bytes = load(&topics, pass)?;
-        Ok((bytes, watch(&mapper, records, || gate.open())?))
+        Ok((bytes, watch(mapper, records, || gate.open())?))
     };
-    let (bytes, created) = behind_gate(pass(1, None))?;
+    let outcomes =
+        |mapper: &Mapper| ["created", "unchanged", "updated"].map(|outcome| mapper.mapped(outcome).unwrap_or_default());
+    let (bytes, created) = behind_gate(&mapper, pass(1, None))?;
     let passed = pass_through::measure(&topics, records)?;
     let replayed = replay(&topics, profile, records)?;
-    let (_, unchanged) = behind_gate(pass(2, None))?;
-    let (_, changed) = behind_gate(pass(3, Some(ONE_OF)))?;
-    let outcomes = ["created", "unchanged", "updated"].map(|outcome| mapper.mapped(outcome).unwrap_or_default());
+    let (_, unchanged) = behind_gate(&mapper, pass(2, None))?;
+    anyhow::ensure!(outcomes(&mapper) == [records, records, 0], "created, unchanged: {:?}", outcomes(&mapper));
+    mapper.stop()?;
+    mapper = topics.start_mapper()?;
+    mapper.wait_until_ready(records)?;
+    let (_, restarted) = behind_gate(&mapper, pass(2, None))?;
+    let (_, changed) = behind_gate(&mapper, pass(3, Some(ONE_OF)))?;
     let updated = records.div_ceil(ONE_OF);
-    anyhow::ensure!(outcomes == [records, 2 * records - updated, updated], "created, unchanged, updated: {outcomes:?}");
+    let expected = [0, 2 * records - updated, updated];
+    anyhow::ensure!(outcomes(&mapper) == expected, "created, unchanged, updated: {:?}", outcomes(&mapper));
     let round = Round {
-        costs: [passed, created, unchanged, changed, replayed],
+        costs: [passed, created, unchanged, restarted, changed, replayed],
         created: latency::measure(&topics, Load::New, "events")?,
         changed: latency::measure(&topics, Load::Known { sweep: 4, one_of: ONE_OF }, "events")?,
         passed: {

@@ -84,32 +84,38 @@ pub fn run() -> anyhow::Result<()> {
     let out = variable("PASS_THROUGH_OUT")?;
     create(&config, &out)?;
     let threads = config.mapper.engines.get();
-    let (began, cpu) = (Instant::now(), cpu_seconds(std::process::id())?);
-    let ready = Barrier::new(threads);
-    let passed: usize = std::thread::scope(|scope| {
+    // As a mapper's, its start and its end are not measured.
+    let ready = Barrier::new(threads + 1);
+    let id = std::process::id();
+    let told = std::thread::scope(|scope| {
         let pass = |slot| {
             let (config, out, ready) = (&config, &out, &ready);
-            scope.spawn(move || {
-                let input = input(config, out, which, slot, threads);
-                if ready.wait().is_leader() && which == Records::Future {
-                    println!("ready");
-                }
-                pass(config, out, which, slot, input?)
+            scope.spawn(move || -> anyhow::Result<_> {
+                let clients = Clients::new(config, out, which, slot, threads);
+                ready.wait();
+                let clients = clients?;
+                let passed = pass(config, out, which, &clients)?;
+                Ok((passed, Instant::now()))
             })
         };
         let workers: Vec<_> = (0..threads).map(pass).collect();
-        workers
-            .into_iter()
-            .map(|worker| worker.join().map_err(|_| anyhow::anyhow!("it panicked"))?)
-            .sum::<anyhow::Result<_>>()
+        ready.wait();
+        let (began, cpu) = (Instant::now(), cpu_seconds(id)?);
+        if which == Records::Future {
+            println!("ready");
+        }
+        let (mut passed, mut ended) = (0, began);
+        for worker in workers {
+            let (records, at) = worker.join().map_err(|_| anyhow::anyhow!("it panicked"))??;
+            (passed, ended) = (passed + records, ended.max(at));
+        }
+        anyhow::Ok(json!({
+            "records": passed,
+            "seconds": (ended - began).as_secs_f64(),
+            "cpu_seconds": cpu_seconds(id)? - cpu,
+            "peak_bytes": memory(id)?[1],
+        }))
     })?;
-    let id = std::process::id();
-    let told = json!({
-        "records": passed,
-        "seconds": began.elapsed().as_secs_f64(),
-        "cpu_seconds": cpu_seconds(id)? - cpu,
-        "peak_bytes": memory(id)?[1],
-    });
     println!("{told}");
     Ok(())
 }
@@ -125,48 +131,47 @@ fn create(config: &Config, out: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A consumer of the partitions of one thread, and how many these are.
-fn input(
-    config: &Config,
-    out: &str,
-    which: Records,
-    slot: usize,
-    threads: usize,
-) -> anyhow::Result<(BaseConsumer, usize)> {
-    let raw = &config.kafka.topics.raw;
-    let consumer: BaseConsumer = client::reader(&config.kafka, &format!("{out}-{slot}"), out).create()?;
-    let mut assignment = TopicPartitionList::new();
-    for partition in (0..PARTITIONS).filter(|partition| *partition as usize % threads == slot) {
-        let from = match which {
-            Records::Past => Offset::Beginning,
-            Records::Future => Offset::Offset(consumer.fetch_watermarks(raw, partition, TIMEOUT)?.1),
-        };
-        assignment.add_partition_offset(raw, partition, from)?;
+/// What one thread reads and writes with.
+struct Clients {
+    consumer: BaseConsumer,
+    producer: BaseProducer,
+    /// Its partitions, and where it begins to read them.
+    from: TopicPartitionList,
+}
+
+impl Clients {
+    /// They have their connections, and read nothing yet.
+    fn new(config: &Config, out: &str, which: Records, slot: usize, threads: usize) -> anyhow::Result<Self> {
+        let (kafka, name) = (&config.kafka, format!("{out}-{slot}"));
+        let consumer: BaseConsumer = client::reader(kafka, &name, out).create()?;
+        let producer: BaseProducer = client::producer(kafka, &name).create()?;
+        producer.init_transactions(TIMEOUT)?;
+        let (raw, mut from) = (&kafka.topics.raw, TopicPartitionList::new());
+        for partition in (0..PARTITIONS).filter(|partition| *partition as usize % threads == slot) {
+            let (first, end) = consumer.fetch_watermarks(raw, partition, TIMEOUT)?;
+            let offset = if which == Records::Past { first } else { end };
+            from.add_partition_offset(raw, partition, Offset::Offset(offset))?;
+        }
+        Ok(Self { consumer, producer, from })
     }
-    consumer.assign(&assignment)?;
-    Ok((consumer, assignment.count()))
 }
 
 /// Passes on what the consumer has.
-fn pass(
-    config: &Config,
-    out: &str,
-    which: Records,
-    slot: usize,
-    (consumer, mut open): (BaseConsumer, usize),
-) -> anyhow::Result<usize> {
+fn pass(config: &Config, out: &str, which: Records, clients: &Clients) -> anyhow::Result<usize> {
     let (kafka, bounds) = (&config.kafka, Bounds::new(config));
-    let producer: BaseProducer = client::producer(kafka, &format!("{out}-{slot}")).create()?;
-    producer.init_transactions(TIMEOUT)?;
-    let mut passed = 0;
+    let Clients { consumer, producer, from } = clients;
+    consumer.assign(from)?;
+    let (mut open, mut passed) = (from.count(), 0);
     while open > 0 {
-        let (mut opened, mut records, mut bytes, mut records_wait) = (Instant::now(), 0, 0, true);
-        let mut offsets = TopicPartitionList::new();
-        let mut next = std::collections::BTreeMap::new();
+        let (mut opened, mut age, mut records, mut bytes) = (Instant::now(), Duration::ZERO, 0, 0);
+        let (mut next, mut records_wait) = ([None; PARTITIONS as usize], true);
         producer.begin_transaction()?;
-        while open > 0 && (records == 0 || !bounds.are_reached(opened.elapsed(), records, bytes, records_wait)) {
-            let age = if records == 0 { Duration::ZERO } else { opened.elapsed() };
+        while open > 0 && (records == 0 || !bounds.are_reached(age, records, bytes, records_wait)) {
             let polled = consumer.poll(bounds.age.saturating_sub(age));
+            if records == 0 {
+                opened = Instant::now();
+            }
+            age = opened.elapsed();
             records_wait = polled.is_some();
             match polled {
                 None => {}
@@ -176,12 +181,9 @@ fn pass(
                 }
                 Some(Err(error)) => return Err(error.into()),
                 Some(Ok(message)) => {
-                    if records == 0 {
-                        opened = Instant::now();
-                    }
                     records += 1;
                     bytes += message.payload_len();
-                    next.insert(message.partition(), message.offset() + 1);
+                    next[message.partition() as usize] = Some(message.offset() + 1);
                     let mut record = BaseRecord::<[u8], [u8]>::to(out).partition(message.partition());
                     record.key = message.key();
                     record.payload = message.payload();
@@ -194,15 +196,17 @@ fn pass(
                         producer.poll(Duration::from_millis(10));
                         record = unsent;
                     }
-                    producer.poll(Duration::ZERO);
                 }
             }
         }
-        drain(&producer)?;
-        for (partition, next) in next {
-            offsets.add_partition_offset(&kafka.topics.raw, partition, Offset::Offset(next))?;
-        }
+        drain(producer)?;
         if records > 0 {
+            let mut offsets = TopicPartitionList::new();
+            for (partition, next) in (0..).zip(next) {
+                if let Some(next) = next {
+                    offsets.add_partition_offset(&kafka.topics.raw, partition, Offset::Offset(next))?;
+                }
+            }
             let group = consumer.group_metadata().context("no group")?;
             producer.send_offsets_to_transaction(&offsets, &group, TIMEOUT)?;
         }
