@@ -670,7 +670,7 @@ fn a_mapper_ends_under_load(signal: &str) {
     first.wait_for("transaction opened", LIMIT);
     end(first, signal);
     // At once: the group would not miss a member that has not left for two minutes.
-    wait_for("the second to have all partitions", END_WITHIN, || {
+    wait_for("the second to have all partitions", LIMIT, || {
         (second.metric("rollcall_mapper_partitions", "running") == 4.0).then_some(())
     });
     let sent = load.end();

@@ -64,7 +64,7 @@ fn ask_as(key: &str, url: &str, service: &str, region: &str, form: &[(&str, &str
     let authorization = format!(
         "AWS4-HMAC-SHA256 Credential={key}/20260101/{region}/{service}/aws4_request, SignedHeaders=host, Signature=0"
     );
-    let request = request.header("authorization", authorization).timeout(Duration::from_secs(3));
+    let request = request.header("authorization", authorization).timeout(Duration::from_secs(20));
     let request = request.header("content-type", "application/x-www-form-urlencoded");
     let request = request.body(encoded.query().unwrap_or_default().to_owned());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -126,7 +126,10 @@ fn what_vanished_and_returns_is_created_again_by_a_newer_observation_and_by_no_o
     pipeline.tells(ID, instance(ID, "running"), 10);
     let mut mapper = Stage::start(&["map"], &pipeline.config);
     wait_until_mapped(&pipeline.topics);
-    assert_eq!(mapper.metric("rollcall_mapper_records_total", "stale"), 2.0);
+    // It counts once it has heard of its commit.
+    wait_for("two stale records", LIMIT, || {
+        (mapper.metric("rollcall_mapper_records_total", "stale") == 2.0).then_some(())
+    });
     assert_eq!(mapper.stop(), Some(0));
     assert_eq!(pipeline.mapped(), life, "an observation that is not newer than the removal brought it back");
 

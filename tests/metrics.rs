@@ -12,7 +12,7 @@ use crate::support::process::Stage;
 use crate::support::stages::wait_until_mapped;
 use crate::support::wait_for;
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 const LAG_RECORDS: &str = "rollcall_mapper_lag_records";
 const LAG_SECONDS: &str = "rollcall_mapper_lag_seconds";
 
@@ -169,10 +169,13 @@ fn a_partition_with_unread_records_shows_how_many_and_one_read_to_its_trailing_m
     wait_until_mapped(&topics);
     let page = wait_for_lag(&mut mapper, 0.0);
     assert_eq!(page.value(LAG_SECONDS, "0"), Some(0.0));
-    assert_eq!(page.value("rollcall_mapper_records_total", "rejected"), Some(3.0));
-    assert_eq!(page.value("rollcall_mapper_records_total", "created"), Some(4.0));
-    let delays = page.samples.iter().find(|sample| sample.name == "rollcall_mapper_event_delay_seconds_count");
-    assert_eq!(delays.unwrap().value, 4.0);
+    // It counts once it has heard of its commit.
+    wait_for("what was committed to be counted", LIMIT, || {
+        let page = Page::of(&mut mapper);
+        let delays = page.samples.iter().find(|sample| sample.name == "rollcall_mapper_event_delay_seconds_count")?;
+        let counted = ["rejected", "created"].map(|outcome| page.value("rollcall_mapper_records_total", outcome));
+        ((counted, delays.value) == ([Some(3.0), Some(4.0)], 4.0)).then_some(())
+    });
     assert_eq!(mapper.stop(), Some(0));
 
     // And after a restart nothing is read at all but the markers.
@@ -258,16 +261,22 @@ fn the_readme_and_a_run_of_everything_have_the_same_metrics_with_the_same_labels
     // There only while an engine restores, as its own test sees.
     documented.remove("rollcall_mapper_restore_remaining_records").unwrap();
     let deadline = Instant::now() + LIMIT;
+    let sum = |page: &Page, name: &str| -> f64 {
+        page.samples.iter().filter(|sample| sample.name == name).map(|sample| sample.value).sum()
+    };
+    let counts = |page: &Page| {
+        ["rollcall_collector_instances_in_state", "rollcall_collector_known_instances"].map(|name| sum(page, name))
+    };
+    // While a sweep ends, one is counted before the other.
     let page = wait_for("every metric", LIMIT * 2, || {
         let page = Page::of(&mut everything);
-        (page.labels() == documented || Instant::now() > deadline).then_some(page)
+        let [in_state, known] = counts(&page);
+        ((page.labels() == documented && in_state == known) || Instant::now() > deadline).then_some(page)
     });
     assert_eq!(page.labels(), documented);
     check_conventions(&page);
-    let in_state = page.samples.iter().filter(|sample| sample.name == "rollcall_collector_instances_in_state");
-    let in_state: f64 = in_state.map(|sample| sample.value).sum();
-    let known = page.samples.iter().filter(|sample| sample.name == "rollcall_collector_known_instances");
-    assert_eq!(in_state, known.map(|sample| sample.value).sum::<f64>());
+    let [in_state, known] = counts(&page);
+    assert_eq!(in_state, known);
     assert!(in_state > 0.0);
     assert_eq!(everything.stop(), Some(0));
 }

@@ -16,7 +16,7 @@ use crate::collector::access::NOTHING;
 use crate::support::ec2::{CredentialsServer, Fault, FaultProxy, SERVED_SECRET, on};
 use crate::support::kafka::TestTopics;
 use crate::support::process::{Stage, config_file, rollcall};
-use crate::support::servers::{Broker, SecureRegistry};
+use crate::support::servers::{Broker, SecureRegistry, free_port};
 use crate::support::stages::wait_until_mapped;
 use crate::support::{python, server};
 
@@ -246,7 +246,7 @@ fn end(child: &mut Child, deadline: Instant) {
 
 /// A broker that lets in who has the password, and the tests by another door.
 fn broker() -> (Broker, String) {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let users = format!(
         "listener.name.guarded.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \
          user_rollcall=\"{}\";",

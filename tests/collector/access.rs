@@ -34,13 +34,6 @@ pub fn sweep(config: &Value, env: &[(&str, &str)]) -> (BTreeMap<String, String>,
     (collector.seen.iter().filter_map(verdict).collect(), collector.seen.clone())
 }
 
-/// An account whose sweeps may take their time.
-fn patient(instances: usize) -> Account {
-    let mut account = Account::with(instances);
-    account.pipeline.config["collector"]["sources"][0]["give_up_after"] = "30s".into();
-    account
-}
-
 fn listings(proxy: &FaultProxy) -> Vec<Call> {
     proxy.log().into_iter().filter(|call| call.action == "DescribeInstances").collect()
 }
@@ -58,7 +51,7 @@ fn regions(verdicts: &BTreeMap<String, String>) -> BTreeSet<String> {
 
 #[test]
 fn credentials_that_die_in_the_middle_of_a_sweep_are_renewed_and_the_same_page_is_asked_for_again() {
-    let account = patient(12);
+    let account = Account::with(12);
     // Keys that are younger than a second are not doubted.
     account.proxy.when(on("DescribeInstances").region(REGIONS[0]).page(1), Fault::Delay(Duration::from_millis(1500)));
     let second = on("DescribeInstances").region(REGIONS[0]).page(2);
@@ -76,7 +69,7 @@ fn credentials_that_die_in_the_middle_of_a_sweep_are_renewed_and_the_same_page_i
 
 #[test]
 fn keys_that_aws_takes_back_for_good_are_replaced_without_losing_a_page() {
-    let account = patient(12);
+    let account = Account::with(12);
     account.proxy.when(on("DescribeInstances").page(1), Fault::Delay(Duration::from_millis(1500)));
     let mut collector = Stage::start_with_env(&["collect", "--once"], &account.config, &AWS);
     let first = account.proxy.wait_until("a first page", LIMIT, |calls| {

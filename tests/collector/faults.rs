@@ -41,6 +41,13 @@ impl Account {
         Self { proxy, role, pipeline }
     }
 
+    /// One whose sweeps soon give up: what fails for good is tried again until then.
+    fn impatient(instances: usize) -> Self {
+        let mut account = Self::with(instances);
+        account.pipeline.config["collector"]["sources"][0]["give_up_after"] = "6s".into();
+        account
+    }
+
     /// What boto3 reads past the proxy: region and instance, by ID.
     pub fn fleet(&self) -> BTreeMap<String, (String, Value)> {
         let (endpoint, regions) = (server("EC2"), REGIONS.join(","));
@@ -80,7 +87,7 @@ impl Account {
 
 fn source(endpoint: &str, role: &str) -> Value {
     json!({
-        "name": "ec2", "interval": "10s", "give_up_after": "2s",
+        "name": "ec2", "interval": "10s", "give_up_after": "30s",
         "aws": {
             "regions": REGIONS, "accounts": [{"role_arn": role}], "endpoint_url": endpoint,
             "page_size": 5, "calls_per_second": 20.0, "settling_delay": "0s",
@@ -98,7 +105,7 @@ fn changes(events: &[Read]) -> Vec<(String, String)> {
 
 #[test]
 fn a_region_that_fails_on_its_second_page_for_three_sweeps_removes_nothing_and_holds_up_nobody() {
-    let account = Account::with(12);
+    let account = Account::impatient(12);
     let mut collector = Stage::start_with_env(&["collect"], &account.config, &AWS);
     // So many more, from now on.
     let mut until = |what: &str, more: usize, is: &dyn Fn(&Value) -> bool| {
@@ -155,7 +162,7 @@ fn a_region_that_is_tried_again_and_again_does_not_keep_another_from_its_sweeps(
 
 #[test]
 fn an_answer_that_is_cut_or_empty_or_repeats_its_token_is_incomplete_and_removes_nothing() {
-    let account = Account::with(16);
+    let account = Account::impatient(16);
     let complete = |verdicts: &BTreeMap<String, Value>| verdicts[REGIONS[0]]["message"] == "sweep complete";
     assert!(complete(&account.verdicts()));
     let listed = account.raw().len();
@@ -369,15 +376,16 @@ fn an_endpoint_with_a_certificate_of_ones_own_authority_is_trusted_by_its_ca_fil
     python::client("make_ca.py", &["--dir", folder.path().to_str().unwrap()]);
     let moto = Moto::start_tls(folder.path());
     let mut source = json!({
-        "name": "tls", "give_up_after": "1s",
+        "name": "tls", "give_up_after": "30s",
         "aws": {"regions": ["eu-west-1"], "endpoint_url": moto.url(), "ca_file": folder.path().join("ca.pem")},
     });
     let pipeline = Pipeline::new(json!([source]));
     assert_eq!(pipeline.sweep()[0]["message"], "sweep complete");
     source["aws"].as_object_mut().unwrap().remove("ca_file");
+    source["give_up_after"] = "1s".into();
     let stranger = Pipeline::new(json!([source]));
     let mut collector = Stage::start_with_env(&["collect", "--once"], &stranger.config, &AWS);
-    let told = collector.wait_for("scopes of a source are not known", Duration::from_secs(30));
+    let told = collector.wait_for("scopes of a source are not known", Duration::from_secs(60));
     assert!(told["error"].as_str().unwrap().contains("certificate"), "{told}");
-    assert_eq!(collector.wait(Duration::from_secs(30)).code(), Some(1));
+    assert_eq!(collector.wait(Duration::from_secs(60)).code(), Some(1));
 }

@@ -52,7 +52,7 @@ fn the_policy_that_is_printed_suffices_and_with_any_one_action_less_the_sweep_fa
             "regions": ["eu-west-*"], "endpoint_url": proxy.url(), "credentials": secret, "images": true,
             "accounts": [{"role_arn": role}], "calls_per_second": 20.0, "settling_delay": "0s",
         });
-        json!([{"name": "ec2", "interval": "10s", "give_up_after": "2s", "aws": aws}])
+        json!([{"name": "ec2", "interval": "10s", "give_up_after": "30s", "aws": aws}])
     };
     pipeline.config["collector"]["sources"] = config_as(&json!({}));
     let printed = policies(&pipeline.config);

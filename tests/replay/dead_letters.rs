@@ -88,11 +88,11 @@ fn a_record_without_a_time_of_its_own_keeps_the_one_that_kafka_gave_it() {
 
 #[test]
 fn each_is_sent_once_though_the_replay_is_killed() {
-    const LETTERS: usize = 5000;
+    const LETTERS: usize = 20_000;
     let topics = TestTopics::create(4);
     let (producer, dlq, raw) = (producer(), topics.name("dlq"), topics.name("raw"));
     for number in 0..LETTERS {
-        let value = instance(&id(number), &"x".repeat(2000)).to_string();
+        let value = instance(&id(number), &"x".repeat(500)).to_string();
         let headers = [("error-kind", "too-large"), ("raw-topic", raw.as_str())];
         send(&producer, &dlq, Some(id(number).as_bytes()), Some(value.as_bytes()), &headers, None);
     }

@@ -540,7 +540,7 @@ fn killed_at_any_moment_and_run_again_each_device_comes_out_once() {
     for moment in ["transaction opened", "transaction committed", "transaction opened"] {
         wait_for("the group to be empty", LIMIT, || {
             let mut running = Stage::start(&["replay", "--in-place"], &config);
-            running.try_wait_for(&[moment], Duration::from_secs(10))?;
+            running.try_wait_for(&[moment], LIMIT)?;
             std::thread::sleep(Duration::from_millis(random.u64(0..800)));
             running.kill();
             kills += 1;

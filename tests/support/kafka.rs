@@ -242,7 +242,7 @@ pub fn send(
 }
 
 pub fn flush(producer: &BaseProducer) {
-    producer.flush(Duration::from_secs(30)).unwrap();
+    producer.flush(Duration::from_secs(120)).unwrap();
 }
 
 /// Everything on a topic now, in the order of its partitions and offsets.

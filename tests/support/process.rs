@@ -132,7 +132,9 @@ impl Stage {
 
     /// The last lines of the log.
     pub fn tail(&mut self) -> String {
-        while let Ok(event) = self.log.try_recv() {
+        // Of one that has ended all will come.
+        let patience = if self.has_ended() { Duration::from_secs(10) } else { Duration::ZERO };
+        while let Ok(event) = self.log.recv_timeout(patience) {
             self.seen.push(event);
         }
         let last = self.seen.len().saturating_sub(30);
@@ -213,7 +215,7 @@ impl Stage {
     /// SIGTERM, and the exit code.
     pub fn stop(mut self) -> Option<i32> {
         self.signal("TERM");
-        self.wait(Duration::from_secs(10)).code()
+        self.wait(Duration::from_secs(30)).code()
     }
 }
 
@@ -259,7 +261,7 @@ pub fn memory(pid: u32) -> Memory {
 /// The answer to a GET, if somebody listens.
 pub fn get(address: &str, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect(address).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(60))).ok()?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;

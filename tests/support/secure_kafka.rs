@@ -9,6 +9,8 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -102,6 +104,18 @@ impl SecureKafka {
         let broker = Broker::start_with(&settings.each_ref().map(String::as_str));
         let started = Self { broker, provider, folder, sasl, mutual, tokens };
         started.grant(&[("scram-256", "SCRAM-SHA-256"), ("scram-512", "SCRAM-SHA-512")], &BTreeMap::new());
+        // A first handshake takes a new broker its time, and a user until he is known.
+        for way in [started.with_password("SCRAM-SHA-512", "scram-512"), started.with_certificate()] {
+            let mut client = ClientConfig::new();
+            for (name, value) in way["properties"].as_object().unwrap() {
+                client.set(name, value.as_str().unwrap());
+            }
+            client.set("bootstrap.servers", way["bootstrap_servers"].as_str().unwrap());
+            let client: BaseConsumer = client.create().unwrap();
+            wait_for("the secure broker", Duration::from_secs(60), || {
+                client.fetch_metadata(None, Duration::from_secs(5)).ok()
+            });
+        }
         started
     }
 

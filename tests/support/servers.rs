@@ -51,7 +51,7 @@ impl Drop for Process {
 
 /// A port that nobody listens on, from below the range that Linux gives to outgoing connections. Given once: a server takes
 /// its time to listen, and another test asks meanwhile.
-pub(super) fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     loop {
         let port = fastrand::u16(11000..31000);

@@ -17,9 +17,22 @@ pub fn map_all(topics: &TestTopics, config: &Value) {
     assert_eq!(mapper.stop(), Some(0));
 }
 
-/// Waits until the mapper's group has committed what is on the raw topic now.
+/// Waits until the mapper's group has committed what is on the raw topic now, and what it wrote can be read.
 #[track_caller]
 pub fn wait_until_mapped(topics: &TestTopics) {
+    wait_until_committed(topics);
+    // The markers of a transaction come to each partition by itself.
+    for topic in ["events", "state"] {
+        let ends = topics.ends(topic);
+        wait_for("its last marker", Duration::from_secs(60), || {
+            topics.stable_ends(topic).iter().all(|(partition, end)| *end >= ends[partition]).then_some(())
+        });
+    }
+}
+
+/// Waits until the mapper's group has committed what is on the raw topic now.
+#[track_caller]
+pub fn wait_until_committed(topics: &TestTopics) {
     // Behind the last record, not at the partition's end: there may be the marker of the collector's transaction.
     let ends: BTreeMap<_, _> = topics.read("raw").iter().map(|record| (record.partition, record.offset + 1)).collect();
     wait_for("the mapper to reach the end", Duration::from_secs(60), || {
