@@ -32,7 +32,10 @@ pub fn contrast(before: &str, after: &str) -> [Value; 2] {
 
 fn contrast_to(depth: usize, before: &str, after: &str) -> [Value; 2] {
     let parsed = |json: &str| serde_json::from_str(json).unwrap_or_default();
-    let members = |json| serde_json::from_str::<BTreeMap<Name<'_>, &RawValue>>(json).ok().filter(|_| depth > 0);
+    if depth == 0 {
+        return [parsed(before), parsed(after)];
+    }
+    let members = |json| serde_json::from_str::<BTreeMap<Name<'_>, &RawValue>>(json).ok();
     let (Some(before_members), Some(mut after_members)) = (members(before), members(after)) else {
         return [parsed(before), parsed(after)];
     };

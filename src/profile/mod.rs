@@ -194,6 +194,7 @@ impl Mapping {
         if before == after {
             return Vec::new();
         }
+        // What is quiet is taken out by paths, of both alike: what is the same in both makes no difference to that.
         let [mut before, mut after] = diff::contrast(before, after);
         let differences = diff::diff(self.profile.root(), self.profile.identities(), &before, &after);
         self.fold(&mut before);

@@ -145,13 +145,19 @@ fn is_of_trust(reason: &str) -> bool {
 /// Whether there was a connection, and it ended before an answer began. With TLS 1.3 a server refuses a certificate after
 /// the request has begun, and may close before its reason has arrived.
 fn breaks_off(error: &reqwest::Error) -> bool {
-    error.is_request() && !error.is_connect() && !error.is_timeout() && !is_of_trust(&in_words(error))
+    let is_no_http =
+        causes(error).any(|cause| cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse));
+    let is_early = error.is_request() && !error.is_connect() && !error.is_timeout();
+    is_early && !is_no_http && !is_of_trust(&in_words(error))
+}
+
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    std::iter::successors(error.source(), |cause| (*cause).source())
 }
 
 /// The causes of an error, each once; without its own text, which only repeats the address.
 fn in_words(error: &reqwest::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| (*cause).source());
-    let mut words: Vec<_> = causes.map(ToString::to_string).collect();
+    let mut words: Vec<_> = causes(error).map(ToString::to_string).collect();
     words.dedup();
     if words.is_empty() { "no answer".to_owned() } else { words.join(": ") }
 }

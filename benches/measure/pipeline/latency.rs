@@ -142,17 +142,21 @@ fn write(topics: &Topics, load: Load, pace: Pace, first: usize, waiting: &Waitin
     let (began, total) = (Instant::now(), WARM_UP + LENGTH);
     let (mut written, mut looks, mut held) = (first, 0_u32, 0_u32);
     while began.elapsed() < total {
-        let (due, counts) = match pace {
-            Pace::Rate(rate) => (first + (began.elapsed().as_secs_f64() * rate) as usize, began.elapsed() > WARM_UP),
-            Pace::Ahead(most) => (if unmapped() < most { written + AT_ONCE } else { written }, true),
+        let due = match pace {
+            Pace::Rate(rate) => first + (began.elapsed().as_secs_f64() * rate) as usize,
+            Pace::Ahead(most) if unmapped() < most => written + AT_ONCE,
+            Pace::Ahead(_) => written,
         };
         (looks, held) = (looks + 1, held + u32::from(due == written));
         while written < due {
             let index = written % POOL;
-            let at = match pace {
+            let (at, counts) = match pace {
                 // A writer that is late must not hide it.
-                Pace::Rate(rate) => began + Duration::from_secs_f64((written + 1 - first) as f64 / rate),
-                Pace::Ahead(_) => Instant::now(),
+                Pace::Rate(rate) => {
+                    let after = Duration::from_secs_f64((written + 1 - first) as f64 / rate);
+                    (began + after, after > WARM_UP)
+                }
+                Pace::Ahead(_) => (Instant::now(), true),
             };
             match load {
                 Load::New => {

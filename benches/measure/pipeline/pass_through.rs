@@ -94,8 +94,8 @@ pub fn run() -> anyhow::Result<()> {
                 let clients = Clients::new(config, out, which, slot, threads);
                 ready.wait();
                 let clients = clients?;
-                let passed = pass(config, out, which, &clients)?;
-                Ok((passed, Instant::now()))
+                let (passed, ended) = pass(config, out, which, &clients)?;
+                Ok((passed, ended, clients))
             })
         };
         let workers: Vec<_> = (0..threads).map(pass).collect();
@@ -104,10 +104,12 @@ pub fn run() -> anyhow::Result<()> {
         if which == Records::Future {
             println!("ready");
         }
-        let (mut passed, mut ended) = (0, began);
+        let (mut passed, mut ended, mut clients) = (0, began, Vec::new());
         for worker in workers {
-            let (records, at) = worker.join().map_err(|_| anyhow::anyhow!("it panicked"))??;
+            let (records, at, those) = worker.join().map_err(|_| anyhow::anyhow!("it panicked"))??;
             (passed, ended) = (passed + records, ended.max(at));
+            // Their end is not measured.
+            clients.push(those);
         }
         anyhow::Ok(json!({
             "records": passed,
@@ -156,12 +158,12 @@ impl Clients {
     }
 }
 
-/// Passes on what the consumer has.
-fn pass(config: &Config, out: &str, which: Records, clients: &Clients) -> anyhow::Result<usize> {
+/// Passes on what the consumer has: how much that was, and when the last of it was committed.
+fn pass(config: &Config, out: &str, which: Records, clients: &Clients) -> anyhow::Result<(usize, Instant)> {
     let (kafka, bounds) = (&config.kafka, Bounds::new(config));
     let Clients { consumer, producer, from } = clients;
     consumer.assign(from)?;
-    let (mut open, mut passed) = (from.count(), 0);
+    let (mut open, mut passed, mut ended) = (from.count(), 0, Instant::now());
     while open > 0 {
         let (mut opened, mut age, mut records, mut bytes) = (Instant::now(), Duration::ZERO, 0, 0);
         let (mut next, mut records_wait) = ([None; PARTITIONS as usize], true);
@@ -212,8 +214,11 @@ fn pass(config: &Config, out: &str, which: Records, clients: &Clients) -> anyhow
         }
         producer.commit_transaction(TIMEOUT)?;
         passed += records;
+        if records > 0 {
+            ended = Instant::now();
+        }
     }
-    Ok(passed)
+    Ok((passed, ended))
 }
 
 /// Waits until all is acknowledged: undrained, a commit takes 100 ms, and so does `flush`.

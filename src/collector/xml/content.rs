@@ -57,7 +57,12 @@ impl<'b> Content<'b> {
         }
     }
 
-    pub(super) fn has_children(&self) -> bool {
+    /// Whether white space that comes now is indentation: there are children, and no text beside them.
+    pub(super) fn may_be_indented(&self) -> bool {
+        self.has_children() && self.text.is_empty()
+    }
+
+    fn has_children(&self) -> bool {
         !(self.members.is_empty() && self.items.is_empty())
     }
 

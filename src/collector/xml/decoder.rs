@@ -127,7 +127,7 @@ impl<'b, 's> Decoder<'b, 's> {
                 }
             }
             // Indentation is an event less for each child.
-            self.reader.config_mut().trim_text_start = content.has_children();
+            self.reader.config_mut().trim_text_start = content.may_be_indented();
             next = self.event()?;
         }
     }

@@ -135,6 +135,8 @@ fn an_unknown_member_does_not_take_the_name_of_a_known_one() {
 fn text_beside_elements_is_kept() {
     let decoded = instance("<placement>x<tenancy>host</tenancy></placement><tagSet>y</tagSet>");
     assert_eq!(decoded, json!({"Placement": {"#text": "x", "Tenancy": "host"}, "Tags": ["y"]}));
+    let decoded = instance("<a>x<b>1</b> y &amp; z</a><c>\n  <d>2</d>\n  y &amp; z\n</c>");
+    assert_eq!(decoded, json!({"A": {"#text": "x y & z", "B": "1"}, "C": {"#text": "y & z\n", "D": "2"}}));
 }
 
 // Text
