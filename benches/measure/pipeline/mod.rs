@@ -59,7 +59,7 @@ const NAMES: [&str; 6] = [
     "pass-through",
     "first mapping, all `created`",
     "nothing changed",
-    "nothing changed, first sweep after a restart",
+    "nothing changed, after a restart",
     "1 % changed",
     "replay",
 ];
