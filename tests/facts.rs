@@ -71,7 +71,7 @@ fn a_commit_without_draining_first_waits_out_a_poll() {
     let times = (0..11).map(|_| [commit_of_naive(), commit_of_ours()]);
     let [naive, ours] = times.reduce(|[a, b], [c, d]| [a.min(c), b.min(d)]).unwrap();
     println!("fastest commit: {naive:?} as rdkafka does it, {ours:?} drained first");
-    assert!(naive > ours + Duration::from_millis(40), "draining first no longer pays: {naive:?} against {ours:?}");
+    assert!(naive > ours * 2, "draining first no longer pays: {naive:?} against {ours:?}");
 }
 
 #[test]

@@ -140,7 +140,7 @@ fn comes_and_goes(settings: &Value) {
         |event: &&Value| event["message"] == "transaction failed" || !partitions(event).is_disjoint(&stay);
     let disturbances: Vec<_> = log.iter().filter(is_disturbed).collect();
     assert!(disturbances.is_empty(), "{stay:?} should have stayed undisturbed: {disturbances:#?}");
-    assert!(overtaken.len() <= 2, "of three generations two may be bad luck: {overtaken:#?}");
+    assert!(overtaken.len() <= 1, "once may be bad luck: {overtaken:#?}");
     assert_eq!(first.stage.stop(), Some(0));
     let verdict = trial.judge();
     verdict.is_exactly_once();
