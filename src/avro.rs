@@ -50,6 +50,9 @@ pub(crate) fn null_if_empty<T>(list: &Vec<T>) -> Option<&Vec<T>> {
     Some(list).filter(|list| !list.is_empty())
 }
 
+/// Room for a value: most need no more.
+const TYPICAL_BYTES: usize = 2048;
+
 /// Bytes 0 and 1 of the encoding.
 pub const MARKER: [u8; 2] = [0xC3, 0x01];
 
@@ -123,7 +126,8 @@ impl<T: Serialize + DeserializeOwned> SingleObject<T> {
     /// # Errors
     /// When the value does not fit the schema.
     pub fn encode(&self, value: &T) -> AvroResult<Vec<u8>> {
-        let mut bytes = self.header.clone();
+        let mut bytes = Vec::with_capacity(TYPICAL_BYTES);
+        bytes.extend_from_slice(&self.header);
         self.writer.write_ser(&mut bytes, value)?;
         Ok(bytes)
     }

@@ -164,20 +164,24 @@ impl TransactionalProducer {
     /// # Errors
     /// See [`Setback`].
     pub fn send(&mut self, message: Message<'_>) -> Result<(), Setback> {
-        let mut headers = OwnedHeaders::new_with_capacity(message.headers.len());
-        for (name, value) in message.headers {
-            headers = headers.insert(KafkaHeader { key: name, value: value.as_deref() });
+        let mut record = BaseRecord::<[u8], [u8]>::to(message.topic);
+        if !message.headers.is_empty() {
+            let headers = OwnedHeaders::new_with_capacity(message.headers.len());
+            record.headers = Some(message.headers.iter().fold(headers, |headers, (name, value)| {
+                headers.insert(KafkaHeader { key: name, value: value.as_deref() })
+            }));
         }
-        let mut record = BaseRecord::<[u8], [u8]>::to(message.topic).headers(headers);
         record.partition = message.partition;
         record.timestamp = message.timestamp;
         record.key = message.key;
         record.payload = message.value;
-        let deadline = Instant::now() + self.timeout;
+        let mut full_since = None;
         loop {
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(Code::QueueFull), unsent)) if Instant::now() < deadline => {
+                Err((KafkaError::MessageProduction(Code::QueueFull), unsent))
+                    if full_since.get_or_insert_with(Instant::now).elapsed() < self.timeout =>
+                {
                     self.producer.poll(Duration::ZERO);
                     std::thread::sleep(Duration::from_millis(1));
                     record = unsent;

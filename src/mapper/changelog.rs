@@ -3,6 +3,7 @@
 //! The value is Avro in single-object encoding (`schemas/device-state.avsc`), so that each record names the schema that
 //! wrote it. Schemas of past releases stay embedded here; one that is not here was written by a newer release.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use apache_avro::Schema;
@@ -37,7 +38,7 @@ pub enum StateError {
 #[derive(Serialize, Deserialize)]
 #[serde(rename = "DeviceState")]
 struct Written {
-    profile: String,
+    profile: Cow<'static, str>,
     mapping_version: i32,
     fingerprint: i64,
     revision: i64,
@@ -91,11 +92,11 @@ impl Changelog {
     /// None that a state can cause.
     pub fn encode(&self, state: &DeviceState) -> Result<Vec<u8>, apache_avro::Error> {
         let (known, device, removed) = match &state.life {
-            Life::Present(rendering) => (rendering.known, Some(rendering.device.to_string()), None),
+            Life::Present(rendering) => (rendering.known, Some(String::from(&*rendering.device)), None),
             Life::Gone(removal) => (None, None, Some(*removal)),
         };
         let written = Written {
-            profile: self.profile.name().to_owned(),
+            profile: self.profile.name().into(),
             mapping_version: MAPPING_VERSION,
             fingerprint: known.map_or(0, |known| known.fingerprint.0),
             revision: state.revision,
@@ -117,7 +118,10 @@ impl Changelog {
     pub fn decode(&self, value: &[u8]) -> Result<DeviceState, StateError> {
         let written = self.format.decode(value)?;
         if written.profile != self.profile.name() {
-            return Err(StateError::OtherProfile { found: written.profile, expected: self.profile.name() });
+            return Err(StateError::OtherProfile {
+                found: written.profile.into_owned(),
+                expected: self.profile.name(),
+            });
         }
         if written.mapping_version > MAPPING_VERSION {
             return Err(StateError::NewerMapping { found: written.mapping_version });

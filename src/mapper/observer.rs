@@ -86,9 +86,12 @@ impl Observer {
             self.metrics.field_errors.with_label_values(&[field]).inc_by(*count);
         }
         let now = chrono::Utc::now().timestamp_millis();
-        for observed_at in &tally.observed_at {
-            self.metrics.event_delay_seconds.observe((now - observed_at).max(0) as f64 / 1000.0);
+        let delays = self.metrics.event_delay_seconds.local();
+        for (observed_at, count) in &tally.observed_at {
+            let delay = (now - observed_at).max(0) as f64 / 1000.0;
+            (0..*count).for_each(|_| delays.observe(delay));
         }
+        delays.flush();
         self.board.latest.add(&tally.changes);
     }
 

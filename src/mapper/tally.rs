@@ -87,8 +87,9 @@ pub struct Tally {
     pub rejections: BTreeMap<&'static str, u64>,
     /// Members that could not be read, by path.
     pub field_errors: BTreeMap<String, u64>,
-    /// When the records behind the events were observed, milliseconds since the epoch.
-    pub observed_at: Vec<i64>,
+    /// When the records behind the events were observed, milliseconds since the epoch, and how many of them at once: a
+    /// sweep observes many.
+    pub observed_at: Vec<(i64, u64)>,
     /// Some of the events.
     pub changes: Vec<latest::Change>,
 }
@@ -97,7 +98,12 @@ impl Tally {
     /// Counts a record.
     pub fn add(&mut self, told: Told) {
         self.outcomes[told.outcome as usize] += 1;
-        self.observed_at.extend(told.observed_at);
+        if let Some(at) = told.observed_at {
+            match self.observed_at.last_mut() {
+                Some((last, count)) if *last == at => *count += 1,
+                _ => self.observed_at.push((at, 1)),
+            }
+        }
         self.changes.extend(told.change.map(|change| *change));
         if let Some(kind) = told.rejection {
             *self.rejections.entry(kind).or_default() += 1;
@@ -140,5 +146,14 @@ mod tests {
         assert_eq!(batch.rejections, [("no-key", 2)].into());
         assert_eq!(batch.field_errors, [("LaunchTime".to_owned(), 2)].into());
         assert!(batch.observed_at.is_empty(), "no event, no delay");
+    }
+
+    #[test]
+    fn what_was_observed_at_once_is_noted_once() {
+        let mut batch = Tally::default();
+        for at in [5, 5, 7, 5] {
+            batch.add(Told { observed_at: Some(at), ..Told::of(&Decision::Unchanged, Vec::new()) });
+        }
+        assert_eq!(batch.observed_at, [(5, 2), (7, 1), (5, 1)]);
     }
 }

@@ -31,6 +31,7 @@ impl<'b> Content<'b> {
     }
 
     /// Adds a child: a member where it has a name, else an item.
+    #[inline]
     pub(super) fn add_child(&mut self, name: Option<Name<'b>>, value: Node<'b>) {
         if !self.has_children() && is_blank(&self.text) {
             self.text = Cow::Borrowed("");
@@ -85,6 +86,7 @@ impl<'b> Content<'b> {
 }
 
 /// The value of an element without children.
+#[inline]
 pub(super) fn leaf<'b>(text: Cow<'b, str>, shape: Shape) -> Node<'b> {
     match shape {
         Shape::Boolean => text.parse().map_or(Node::Text(text), Node::Bool),

@@ -28,9 +28,9 @@ pub(super) enum Shape {
 /// A member of a structure that is not just text under its own name.
 pub(super) struct Member {
     /// The name of the XML element.
-    wire: &'static str,
+    wire: Name<'static>,
     /// The member's name, where it is another than the element's with a capital.
-    renamed: Option<&'static str>,
+    renamed: Option<Name<'static>>,
     shape: Shape,
 }
 
@@ -44,21 +44,14 @@ impl Shape {
             Any | Boolean | Integer if wire == "item" => return (None, Any),
             Any | Boolean | Integer => &[],
         };
-        if let Some(member) = members.iter().find(|member| member.is(wire)) {
-            let name = member.renamed.map_or_else(|| Name::capitalised(wire), Name::new);
-            return (Some(name), member.shape);
+        let wire = Name::new(wire);
+        if let Some(member) = members.iter().find(|member| member.wire == wire) {
+            return (Some(member.renamed.unwrap_or_else(|| wire.capitalised())), member.shape);
         }
         // A `<state>`, should there ever be one, must not take the place of `<instanceState>`, whose name is `State`.
-        let name = Name::capitalised(wire);
-        let is_taken = members.iter().any(|member| member.renamed.is_some_and(|renamed| name.is(renamed)));
-        (Some(if is_taken { Name::new(wire) } else { name }), Any)
-    }
-}
-
-impl Member {
-    fn is(&self, wire: &str) -> bool {
-        // Most comparisons end here, and this is where most of them are.
-        self.wire.len() == wire.len() && self.wire.as_bytes().first() == wire.as_bytes().first() && self.wire == wire
+        let name = wire.capitalised();
+        let is_taken = members.iter().any(|member| member.renamed == Some(name));
+        (Some(if is_taken { wire } else { name }), Any)
     }
 }
 
@@ -66,13 +59,13 @@ impl Member {
 macro_rules! structure {
     ($($wire:ident $(as $name:ident)?: $shape:expr),* $(,)?) => {
         Struct(&[$(Member {
-            wire: stringify!($wire),
+            wire: Name::new(stringify!($wire)),
             renamed: structure!(@renamed $($name)?),
             shape: $shape,
         }),*])
     };
     (@renamed) => { None };
-    (@renamed $name:ident) => { Some(stringify!($name)) };
+    (@renamed $name:ident) => { Some(Name::new(stringify!($name))) };
 }
 
 /// The root element of DescribeInstances.

@@ -37,16 +37,16 @@ pub struct Name<'b> {
 impl<'b> Name<'b> {
     /// The text itself.
     #[inline]
-    pub fn new(text: &'b str) -> Self {
+    pub const fn new(text: &'b str) -> Self {
         Self { start: start(text), text }
     }
 
-    /// The text with a capital.
+    /// The same with a capital.
     #[inline]
-    pub fn capitalised(text: &'b str) -> Self {
-        let mut start = start(text).to_be_bytes();
+    pub const fn capitalised(self) -> Self {
+        let mut start = self.start.to_be_bytes();
         start[0].make_ascii_uppercase();
-        Self { start: u64::from_be_bytes(start), text }
+        Self { start: u64::from_be_bytes(start), text: self.text }
     }
 
     /// Whether this is the name.
@@ -99,16 +99,17 @@ impl<'b> Name<'b> {
 
 /// The first eight bytes, zeroes behind them.
 #[inline]
-fn start(text: &str) -> u64 {
+const fn start(text: &str) -> u64 {
     let text = text.as_bytes();
-    text.first_chunk().map_or_else(
-        || {
-            let mut start = [0; 8];
-            start[..text.len()].copy_from_slice(text);
-            u64::from_be_bytes(start)
-        },
-        |start| u64::from_be_bytes(*start),
-    )
+    if let Some(start) = text.first_chunk() {
+        return u64::from_be_bytes(*start);
+    }
+    let (mut start, mut at) = ([0; 8], 0);
+    while at < text.len() {
+        start[at] = text[at];
+        at += 1;
+    }
+    u64::from_be_bytes(start)
 }
 
 impl PartialEq for Name<'_> {
