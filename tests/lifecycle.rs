@@ -222,7 +222,7 @@ fn after_an_upgrade_the_next_sweep_remaps_the_devices_that_come_out_otherwise_an
     let otherwise: BTreeSet<_> = ids.iter().step_by(13).cloned().collect();
     for (id, mut state) in pipeline.states() {
         if let Life::Present(rendering) = &mut state.life {
-            rendering.known.as_mut().unwrap().fingerprint = Fingerprint(7);
+            rendering.known.fingerprint = Fingerprint(7);
             if otherwise.contains(&id) {
                 let device = rendering.device.replace("\"eu-west-1a\"", "\"eu-west-1\"");
                 assert_ne!(*device, *rendering.device);

@@ -12,7 +12,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rollcall::mapper::changelog::Changelog;
 use rollcall::mapper::state::{DeviceState, Known, Life, Rendering};
 use rollcall::profile::Profile;
-use rollcall::record::{Digest, partition_for};
+use rollcall::record::{Digest, Secret, partition_for};
 
 use super::fleet::{Sample, mapping, site};
 use super::process::{PARTITIONS, Topics, memory};
@@ -134,7 +134,7 @@ impl Writer {
     fn write(&mut self, sample: &Sample) {
         let device = sample.render(&self.mapping);
         self.bytes += device.len() as u64;
-        let digest = Digest::of(device.as_bytes(), None, None);
+        let digest = Digest::by(Secret::own(), device.as_bytes(), None, None);
         let known = Known { digest, fingerprint: self.mapping.fingerprint() };
         let observed_at = 1_767_225_600_000 + self.bytes as i64;
         let state = DeviceState {
@@ -143,7 +143,7 @@ impl Writer {
             raw_offset: (self.bytes / 1000) as i64,
             first_seen: observed_at - 86_400_000,
             last_change: observed_at,
-            life: Life::Present(Rendering { known: Some(known), device: device.into() }),
+            life: Life::Present(Rendering { known, device: device.into() }),
         };
         let value = self.changelog.encode(&state).expect("a state fits the schema");
         let partition = partition_for(sample.id.as_bytes(), PARTITIONS);

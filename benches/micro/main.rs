@@ -20,7 +20,7 @@ use rollcall::mapper::state::Devices;
 use rollcall::profile::encode::{Encoder, Framing};
 use rollcall::profile::{Profile, Scope};
 use rollcall::record::{
-    AWS_ACCOUNT, AWS_REGION, Digest, Glance, OBSERVED_AT, RawRecord, SCHEMA, SCHEMA_VERSION, SWEEP_ID, canonical,
+    AWS_ACCOUNT, AWS_REGION, Digest, OBSERVED_AT, RawRecord, SCHEMA, SCHEMA_VERSION, SWEEP_ID, Secret, canonical,
 };
 use serde_json::{Value, json};
 
@@ -159,7 +159,6 @@ impl Mapper {
     fn learn(&mut self, sample: &Sample) {
         let emission = self.map(&record(sample, &sample.json, FIRST)).expect("a first event");
         self.devices.put(&sample.id, Some(emission.state));
-        self.devices.learn(&sample.id, emission.glance.expect("it renders to the device"));
     }
 
     /// All that is made of a record but the sending; the state that follows, if it says something.
@@ -255,7 +254,7 @@ fn same(bencher: Bencher<'_, '_>, Case(profile, size): Case) {
     });
 }
 
-/// The same bytes, which were learned.
+/// The same bytes.
 #[divan::bench(args = cases())]
 fn unchanged(bencher: Bencher<'_, '_>, Case(profile, size): Case) {
     let samples = samples(size);
@@ -286,14 +285,8 @@ fn unchanged_of_a_million(bencher: Bencher<'_, '_>) {
 #[divan::bench(args = SIZES)]
 fn digest(bencher: Bencher<'_, '_>, size: Size) {
     each(bencher, &samples(size), |sample| {
-        black_box(Digest::of(sample.json.as_bytes(), Some("123456789012"), Some("eu-west-1")));
-    });
-}
-
-#[divan::bench(args = SIZES)]
-fn glance(bencher: Bencher<'_, '_>, size: Size) {
-    each(bencher, &samples(size), |sample| {
-        black_box(Glance::of(sample.json.as_bytes(), Some("123456789012"), Some("eu-west-1")));
+        let value = sample.json.as_bytes();
+        black_box(Digest::by(Secret::own(), value, Some("123456789012"), Some("eu-west-1")));
     });
 }
 

@@ -98,7 +98,7 @@ impl Mapper {
         );
         match decision {
             Decision::Unchanged | Decision::Stale | Decision::Reject(_) => {}
-            Decision::Same(glance) => self.devices.learn(key_of(&record), glance),
+            Decision::Same(known) => self.devices.learn(key_of(&record), known),
             Decision::Emit(emission) => self.emits(&record, *emission),
         }
         let again = self.decides(&record);
@@ -137,9 +137,6 @@ impl Mapper {
         self.devices.put(key, Some(state.clone()));
         assert_eq!(self.devices.get(key).as_ref(), Some(state), "packed and unpacked");
         self.devices.settle();
-        if let Some(glance) = emission.glance {
-            self.devices.learn(key, glance);
-        }
     }
 }
 

@@ -13,7 +13,7 @@ use super::port::{Destination, Output};
 use super::state::{DeviceState, Known, Life, Removal, Rendering};
 use crate::avro::{DecodeError, SingleObject, embedded};
 use crate::profile::{Fingerprint, MAPPING_VERSION, Profile};
-use crate::record::{Digest, RawRecord};
+use crate::record::{Digest, RawRecord, Secret};
 
 static SCHEMA: LazyLock<Schema> = LazyLock::new(|| embedded(include_str!("../../schemas/device-state.avsc")));
 /// Those that releases wrote with, the oldest first. A release that changes the schema adds its predecessor's.
@@ -48,6 +48,8 @@ struct Written {
     last_change: i64,
     #[serde(with = "apache_avro::serde::fixed")]
     digest: [u8; 16],
+    #[serde(with = "apache_avro::serde::fixed")]
+    secret: [u8; 32],
     device: Option<String>,
     removed: Option<Removal>,
 }
@@ -92,7 +94,7 @@ impl Changelog {
     /// None that a state can cause.
     pub fn encode(&self, state: &DeviceState) -> Result<Vec<u8>, apache_avro::Error> {
         let (known, device, removed) = match &state.life {
-            Life::Present(rendering) => (rendering.known, Some(String::from(&*rendering.device)), None),
+            Life::Present(rendering) => (Some(rendering.known), Some(String::from(&*rendering.device)), None),
             Life::Gone(removal) => (None, None, Some(*removal)),
         };
         let written = Written {
@@ -104,7 +106,8 @@ impl Changelog {
             raw_offset: state.raw_offset,
             first_seen: state.first_seen,
             last_change: state.last_change,
-            digest: known.map_or([0; 16], |known| known.digest.0),
+            digest: known.map_or([0; 16], |known| known.digest.hash),
+            secret: known.map_or([0; 32], |known| known.digest.secret.0),
             device,
             removed,
         };
@@ -127,10 +130,11 @@ impl Changelog {
             return Err(StateError::NewerMapping { found: written.mapping_version });
         }
         let life = match (written.device, written.removed) {
-            (Some(device), None) => Life::Present(Rendering {
-                known: Some(Known { digest: Digest(written.digest), fingerprint: Fingerprint(written.fingerprint) }),
-                device: device.into(),
-            }),
+            (Some(device), None) => {
+                let digest = Digest { secret: Secret(written.secret), hash: written.digest };
+                let known = Known { digest, fingerprint: Fingerprint(written.fingerprint) };
+                Life::Present(Rendering { known, device: device.into() })
+            }
             (None, Some(removal)) => Life::Gone(removal),
             _ => return Err(DecodeError::Damaged("neither present nor gone".to_owned()).into()),
         };
@@ -164,7 +168,7 @@ mod tests {
 
     fn present() -> DeviceState {
         state(Life::Present(Rendering {
-            known: Some(Known { digest: Digest([7; 16]), fingerprint: Fingerprint(-5) }),
+            known: Known { digest: Digest { secret: Secret([8; 32]), hash: [7; 16] }, fingerprint: Fingerprint(-5) },
             device: r#"{"uid":"i-1"}"#.into(),
         }))
     }
@@ -225,10 +229,11 @@ mod tests {
     }
 
     fn any_life() -> impl Strategy<Value = Life> {
-        let present = (any::<[u8; 16]>(), any::<i64>(), any::<String>()).prop_map(|(digest, fingerprint, device)| {
-            let known = Known { digest: Digest(digest), fingerprint: Fingerprint(fingerprint) };
-            Life::Present(Rendering { known: Some(known), device: device.into() })
+        let known = (any::<[u8; 32]>(), any::<[u8; 16]>(), any::<i64>()).prop_map(|(secret, hash, fingerprint)| {
+            Known { digest: Digest { secret: Secret(secret), hash }, fingerprint: Fingerprint(fingerprint) }
         });
+        let present = (known, any::<String>())
+            .prop_map(|(known, device)| Life::Present(Rendering { known, device: device.into() }));
         prop_oneof![present, Just(Life::Gone(Removal::Absent)), Just(Life::Gone(Removal::Terminated))]
     }
 

@@ -8,7 +8,7 @@ use super::state::{DeviceState, Devices, Known, Life, Rendering};
 pub use crate::profile::change::{Change, Removal};
 use crate::profile::diff::FieldChange;
 use crate::profile::{Device, Fingerprint, Mapping, Scope, TERMINATED};
-use crate::record::{AWS_ACCOUNT, AWS_REGION, Digest, Glance, LAST_SEEN, REASON, RawRecord, partition_for};
+use crate::record::{AWS_ACCOUNT, AWS_REGION, Digest, LAST_SEEN, REASON, RawRecord, Secret, partition_for};
 
 /// Why a record is a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,7 +54,7 @@ pub enum Decision {
     /// Nothing: what it says is known.
     Unchanged,
     /// Nothing, and records like this one need not be looked at again: they render to the device that is known.
-    Same(Glance),
+    Same(Known),
     /// Nothing: it is older than what the device's last event was made from.
     Stale,
     /// An event.
@@ -76,8 +76,6 @@ pub struct Emission {
     pub device: Device,
     /// The device's state from now on.
     pub state: DeviceState,
-    /// Of the record, where it renders to that state.
-    pub glance: Option<Glance>,
 }
 
 /// What decides beside the record and the state.
@@ -111,13 +109,18 @@ pub fn decide(rules: &Rules, record: &RawRecord<'_>, devices: &Devices, unreadab
         return removed(rules, record, devices.get(key), if is_told { Removal::Terminated } else { Removal::Absent });
     };
     let scope = Scope { account: record.header(AWS_ACCOUNT), region: record.header(AWS_REGION) };
-    let glance = Glance::of(value, scope.account, scope.region);
-    if devices.recognises(key, glance) {
+    let digest = |secret| Digest::by(secret, value, scope.account, scope.region);
+    let known = Known { digest: digest(Secret::own()), fingerprint: rules.fingerprint };
+    let last = devices.known(key);
+    if last == Some(known) {
         return Decision::Unchanged;
     }
-    let known = Known { digest: Digest::of(value, scope.account, scope.region), fingerprint: rules.fingerprint };
-    if devices.renders_from(key, known) {
-        return Decision::Same(glance);
+    // By the secret of a process that is gone, or of another mapper.
+    let is_known = last.is_some_and(|last| {
+        last.digest == if last.digest.secret == known.digest.secret { known.digest } else { digest(last.digest.secret) }
+    });
+    if is_known && last.is_some_and(|last| last.fingerprint == known.fingerprint) {
+        return Decision::Same(known);
     }
     let text = match std::str::from_utf8(value) {
         Ok(text) => text,
@@ -140,7 +143,7 @@ pub fn decide(rules: &Rules, record: &RawRecord<'_>, devices: &Devices, unreadab
         return removed(rules, record, devices.get(key), Removal::Terminated);
     }
     let device = rules.mapping.render(key, &instance, scope);
-    seen(&rules.mapping, record, devices.get(key), (known, glance), device)
+    seen(&rules.mapping, record, devices.get(key), (known, is_known), device)
 }
 
 /// What can be said of a record without its value's meaning; its key.
@@ -160,12 +163,12 @@ fn check_envelope<'a>(rules: &Rules, record: &RawRecord<'a>) -> Result<&'a str, 
     Ok(text)
 }
 
-/// The instance is there, and renders to `device`.
+/// The instance is there, and renders to `device`. `is_known`: so says a record that was mapped before, by whatever rules.
 fn seen(
     mapping: &Mapping,
     record: &RawRecord<'_>,
     state: Option<DeviceState>,
-    (known, glance): (Known, Glance),
+    (known, is_known): (Known, bool),
     device: Device,
 ) -> Decision {
     let observed_at = record.observed_at_ms();
@@ -186,25 +189,21 @@ fn seen(
             Life::Present(last) => {
                 let fields = mapping.differences(&last.device, &json);
                 if fields.is_empty() {
-                    return Decision::Same(glance);
+                    return Decision::Same(known);
                 }
-                let (change, last_change) = if last.known.is_some_and(|last| last.digest == known.digest) {
-                    (Change::Remapped, state.last_change)
-                } else {
-                    (Change::Updated, observed_at)
-                };
+                let (change, last_change) =
+                    if is_known { (Change::Remapped, state.last_change) } else { (Change::Updated, observed_at) };
                 (change, fields, state.revision + 1, state.first_seen, last_change)
             }
         },
     };
-    let life = Life::Present(Rendering { known: Some(known), device: json.into() });
+    let life = Life::Present(Rendering { known, device: json.into() });
     Decision::Emit(Box::new(Emission {
         change,
         fields,
         last_seen: observed_at,
         device,
         state: DeviceState { revision, observed_at, raw_offset: record.offset, first_seen, last_change, life },
-        glance: Some(glance),
     }))
 }
 
@@ -242,7 +241,6 @@ fn removed(rules: &Rules, record: &RawRecord<'_>, state: Option<DeviceState>, re
             last_change: observed_at,
             life: Life::Gone(reason),
         },
-        glance: None,
     }))
 }
 

@@ -339,13 +339,8 @@ impl<P: Port> Engine<P> {
         partition.next = Some(next);
         match memory {
             Memory::Nothing => {}
-            Memory::Put(id, state, glance) => {
-                partition.devices.put(&id, Some(state));
-                if let Some(glance) = glance {
-                    partition.devices.learn(&id, glance);
-                }
-            }
-            Memory::Learn(id, glance) => partition.devices.learn(&id, glance),
+            Memory::Put(id, state) => partition.devices.put(&id, Some(state)),
+            Memory::Learn(id, known) => partition.devices.learn(&id, known),
         }
         match produced {
             Ok(()) => {}

@@ -1,15 +1,17 @@
 //! What the mapper knows of the devices of one partition, and how to take back what an aborted transaction learned.
 
+mod origins;
 mod packed;
 
 use std::collections::{BTreeSet, HashMap};
 
 use compact_str::CompactString;
+use origins::Origins;
 use packed::Packed;
 
 use crate::profile::Fingerprint;
 pub use crate::profile::change::Removal;
-use crate::record::{Digest, Glance};
+use crate::record::Digest;
 
 /// What a removed device takes in the order of removals, whose nodes are two thirds full.
 const GONE_BYTES: usize = size_of::<(i64, CompactString)>() * 3 / 2;
@@ -43,8 +45,8 @@ pub enum Life {
 /// The device of the last event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendering {
-    /// A raw record and rules that render to it; `None` in memory, once a [`Glance`] has taken its place.
-    pub known: Option<Known>,
+    /// A raw record and rules that render to it.
+    pub known: Known,
     /// Canonical JSON.
     pub device: Box<str>,
 }
@@ -76,24 +78,21 @@ pub struct Devices {
     gone: BTreeSet<(i64, CompactString)>,
     /// What was there before each change of the open transaction, oldest first.
     undo: Vec<(CompactString, Option<Packed>)>,
+    /// What digests of theirs are made by.
+    origins: Origins,
     /// What the devices and those of their IDs that are long take on the heap, bytes.
     on_heap: usize,
 }
 
 impl Devices {
-    /// What is known of a device. It has to be decompressed: ask [`recognises`](Self::recognises) first.
+    /// What is known of a device. It has to be decompressed: ask [`known`](Self::known) first.
     pub fn get(&self, id: &str) -> Option<DeviceState> {
-        self.devices.get(id).map(Packed::unpack)
+        self.devices.get(id).map(|packed| packed.unpack(&self.origins))
     }
 
-    /// Whether a raw record has been [learned](Self::learn) to give the device that is known.
-    pub fn recognises(&self, id: &str, glance: Glance) -> bool {
-        self.devices.get(id).and_then(Packed::glance) == Some(glance)
-    }
-
-    /// Whether raw bytes and rules are known to give the device that is known.
-    pub fn renders_from(&self, id: &str, known: Known) -> bool {
-        self.devices.get(id).and_then(Packed::known) == Some(known)
+    /// A raw record and rules that give the device that is known, where it is present.
+    pub fn known(&self, id: &str) -> Option<Known> {
+        self.devices.get(id)?.known(&self.origins)
     }
 
     /// How many are known, removed ones included.
@@ -110,25 +109,30 @@ impl Devices {
     pub fn bytes(&self) -> usize {
         // The table keeps an eighth of its slots free, and a byte of its own for each.
         let slots = self.devices.capacity().div_ceil(7) * 8;
-        slots * (size_of::<(CompactString, Packed)>() + 1) + self.on_heap + self.gone.len() * GONE_BYTES
+        slots * (size_of::<(CompactString, Packed)>() + 1)
+            + self.on_heap
+            + self.gone.len() * GONE_BYTES
+            + self.origins.bytes()
     }
 
     /// Sets or forgets what is known of a device, within the open transaction.
     pub fn put(&mut self, id: &str, state: Option<DeviceState>) {
-        let before = self.replace(id.into(), state.as_ref().map(Packed::of));
+        let packed = state.map(|state| Packed::of(&state, &mut self.origins));
+        let before = self.replace(id.into(), packed);
         self.undo.push((id.into(), before));
     }
 
     /// Takes over what the state topic says: nothing to take back.
     pub fn restore(&mut self, id: &str, state: Option<DeviceState>) {
-        self.replace(id.into(), state.as_ref().map(Packed::of));
+        let packed = state.map(|state| Packed::of(&state, &mut self.origins));
+        self.replace(id.into(), packed);
     }
 
-    /// Notes a raw record that renders to the device that is known, by the rules of this process. Holds whether or not
-    /// the transaction does.
-    pub fn learn(&mut self, id: &str, glance: Glance) {
+    /// Notes another raw record and rules that render to the device that is known. Holds whether or not the transaction
+    /// does.
+    pub fn learn(&mut self, id: &str, known: Known) {
         if let Some(packed) = self.devices.get_mut(id) {
-            packed.learn(glance);
+            packed.learn(known, &mut self.origins);
         }
     }
 

@@ -109,7 +109,7 @@ pub struct Mapping {
 }
 
 /// Stands for a [`Mapping`] and its version: devices of equal fingerprint were rendered by equal rules.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Fingerprint(pub i64);
 
 /// What was swept, for instances that do not tell it themselves.

@@ -1,65 +1,73 @@
-//! Short stand-ins for all of a raw record that a mapping can see: where they are equal, the events are.
+//! A short stand-in for all of a raw record that a mapping can see: where it is equal, the events are.
 //!
-//! Tags are written by whoever may launch instances, so nobody must be able to make two records with one stand-in.
+//! Tags are written by whoever may launch instances, so nobody must be able to make two records with one stand-in. It is
+//! made by a secret, which lies on the state topic beside it and nowhere else.
 
+use std::fmt;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::LazyLock;
 
 use highway::{HighwayHash as _, HighwayHasher, Key};
 
-/// BLAKE3 hashes four chunks of 1 KiB side by side in the time that one takes.
-const STRIDE: usize = 4096;
-const CHUNK: usize = 1024;
+/// What digests are made by. Each process draws its own.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Secret(pub [u8; 32]);
 
-/// BLAKE3, cut to 128 bits: collision-resistant, the same everywhere and for good, kept with the state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Digest(pub [u8; 16]);
+impl Secret {
+    /// That of this process.
+    pub fn own() -> Self {
+        static OWN: LazyLock<Secret> = LazyLock::new(|| {
+            let mut secret = [0; 32];
+            for word in secret.chunks_exact_mut(8) {
+                word.copy_from_slice(&RandomState::new().build_hasher().finish().to_le_bytes());
+            }
+            Secret(secret)
+        });
+        *OWN
+    }
 
-impl Digest {
-    /// Digest of the value and of the headers that the mapping reads.
-    pub fn of(value: &[u8], account: Option<&str>, region: Option<&str>) -> Self {
-        let parts = parts(value, account, region);
-        let mut bytes =
-            Vec::with_capacity(STRIDE + 8 * parts.len() + parts.iter().map(|part| part.len()).sum::<usize>());
-        // The lengths first, so that no part can pass for the end of what precedes it, nor what fills up for a part.
-        parts.iter().for_each(|part| bytes.extend_from_slice(&(part.len() as u64).to_le_bytes()));
-        parts.iter().for_each(|part| bytes.extend_from_slice(part));
-        if bytes.len() > CHUNK {
-            bytes.resize(bytes.len().next_multiple_of(STRIDE), 0);
-        }
-        let mut digest = [0; 16];
-        digest.copy_from_slice(&blake3::hash(&bytes).as_bytes()[..16]);
-        Self(digest)
+    fn key(self) -> Key {
+        let (words, _) = self.0.as_chunks();
+        Key(std::array::from_fn(|index| u64::from_le_bytes(words[index])))
     }
 }
 
-/// HighwayHash by a secret of this process, which nobody can aim at who does not know it: some four times as quick as a
-/// [`Digest`], and worth nothing elsewhere.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Glance(pub [u8; 16]);
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Secret")
+    }
+}
 
-impl Glance {
-    /// Of the same as [`Digest::of`].
-    pub fn of(value: &[u8], account: Option<&str>, region: Option<&str>) -> Self {
-        static SECRET: LazyLock<Key> =
-            LazyLock::new(|| Key([(); 4].map(|()| RandomState::new().build_hasher().finish())));
-        let mut hasher = HighwayHasher::new(*SECRET);
-        for part in parts(value, account, region) {
+/// HighwayHash by a secret, 128 bits: nobody can aim at it who does not know the secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Digest {
+    /// What it is made by.
+    pub secret: Secret,
+    /// Of the record.
+    pub hash: [u8; 16],
+}
+
+impl Digest {
+    /// Of the value and of the headers that the mapping reads.
+    pub fn by(secret: Secret, value: &[u8], account: Option<&str>, region: Option<&str>) -> Self {
+        let mut hasher = HighwayHasher::new(secret.key());
+        // The lengths, so that no part can pass for the end of what precedes it.
+        for part in [account.unwrap_or_default().as_bytes(), region.unwrap_or_default().as_bytes(), value] {
             hasher.append(&(part.len() as u64).to_le_bytes());
             hasher.append(part);
         }
         let [high, low] = hasher.finalize128();
-        Self((u128::from(high) << 64 | u128::from(low)).to_le_bytes())
+        Self { secret, hash: (u128::from(high) << 64 | u128::from(low)).to_le_bytes() }
     }
-}
-
-fn parts<'a>(value: &'a [u8], account: Option<&'a str>, region: Option<&'a str>) -> [&'a [u8]; 3] {
-    [account.unwrap_or_default().as_bytes(), region.unwrap_or_default().as_bytes(), value]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn digest(value: &[u8], account: Option<&str>, region: Option<&str>) -> Digest {
+        Digest::by(Secret([1; 32]), value, account, region)
+    }
 
     #[test]
     fn no_part_passes_for_another() {
@@ -72,18 +80,8 @@ mod tests {
         ];
         for (index, (value, account, region)) in different.into_iter().enumerate() {
             for (value_b, account_b, region_b) in different.into_iter().skip(index + 1) {
-                assert_ne!(Digest::of(value, account, region), Digest::of(value_b, account_b, region_b));
-                assert_ne!(Glance::of(value, account, region), Glance::of(value_b, account_b, region_b));
+                assert_ne!(digest(value, account, region), digest(value_b, account_b, region_b));
             }
-        }
-    }
-
-    #[test]
-    fn what_fills_up_is_not_taken_for_the_value() {
-        let digest = |length: usize| Digest::of(&vec![0; length], None, None);
-        for length in [CHUNK - 24, CHUNK, 4000, 4072, 4096] {
-            assert_ne!(digest(length), digest(length + 1), "{length}");
-            assert_eq!(digest(length), digest(length));
         }
     }
 
@@ -93,8 +91,29 @@ mod tests {
         for byte in (0..value.len()).step_by(97) {
             let mut other = value.clone();
             other[byte] ^= 1;
-            assert_ne!(Digest::of(&value, None, None), Digest::of(&other, None, None));
-            assert_ne!(Glance::of(&value, None, None), Glance::of(&other, None, None));
+            assert_ne!(digest(&value, None, None), digest(&other, None, None));
         }
+    }
+
+    #[test]
+    fn each_byte_of_the_secret_counts() {
+        let hash = |secret| Digest::by(Secret(secret), b"value", None, None).hash;
+        for byte in 0..32 {
+            let mut other = [1; 32];
+            other[byte] ^= 1;
+            assert_ne!(hash([1; 32]), hash(other), "{byte}");
+        }
+    }
+
+    #[test]
+    fn the_digest_is_the_same_in_every_build() {
+        // States of the past are compared with it.
+        let expected = [68, 26, 75, 28, 220, 178, 20, 151, 51, 0, 153, 35, 39, 207, 104, 97];
+        assert_eq!(digest(b"{}", Some("123456789012"), Some("eu-west-1")).hash, expected);
+    }
+
+    #[test]
+    fn a_secret_is_not_told() {
+        assert_eq!(format!("{:?}", Secret([7; 32])), "Secret");
     }
 }

@@ -9,7 +9,7 @@ mod digest;
 pub mod dump;
 mod partition;
 
-pub use digest::{Digest, Glance};
+pub use digest::{Digest, Secret};
 pub use partition::partition_for;
 
 use chrono::DateTime;

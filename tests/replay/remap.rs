@@ -9,7 +9,7 @@ use chrono::DateTime;
 use rollcall::mapper::changelog::Changelog;
 use rollcall::mapper::state::{DeviceState, Known, Life, Rendering};
 use rollcall::profile::{Fingerprint, Profile};
-use rollcall::record::{Digest, partition_for};
+use rollcall::record::{Digest, Secret, partition_for};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -346,8 +346,9 @@ fn where_the_newest_record_is_rejected_an_older_one_counts_and_dead_letters_stay
 
 /// A state as an older mapping would have written it, from the record at that offset.
 fn crafted(profile: Profile, value: Option<&Value>, raw_offset: i64) -> Vec<u8> {
-    let digest = value.map_or(Digest([0; 16]), |value| Digest::of(value.to_string().as_bytes(), None, None));
-    let known = Some(Known { digest, fingerprint: Fingerprint(1) });
+    let value = value.map_or_else(String::new, Value::to_string);
+    let digest = Digest::by(Secret([1; 32]), value.as_bytes(), None, None);
+    let known = Known { digest, fingerprint: Fingerprint(1) };
     let device = r#"{"uid":"old"}"#.into();
     let seen = DateTime::parse_from_rfc3339(&time(1)).unwrap().timestamp_millis();
     let state = DeviceState {

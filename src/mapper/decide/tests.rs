@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::*;
-use crate::profile::{Fingerprint, Profile};
+use crate::profile::Profile;
 use crate::record::{OBSERVED_AT, canonical};
 
 const ID: &str = "i-0123456789abcdef0";
@@ -114,6 +114,11 @@ fn sent(at: i64, value: Option<&Value>) -> Sent {
     }
 }
 
+/// What another process would have noted of an instance.
+fn digest_by_another_process(instance: &Value) -> Digest {
+    Digest::by(Secret([1; 32]), instance.to_string().as_bytes(), None, None)
+}
+
 /// What is known of one device, and what follows from the records about it.
 struct Roll {
     devices: Devices,
@@ -159,11 +164,8 @@ impl Roll {
             Decision::Emit(emission) => {
                 self.written = Some(emission.state.clone());
                 self.devices.put(&key, Some(emission.state.clone()));
-                if let Some(glance) = emission.glance {
-                    self.devices.learn(&key, glance);
-                }
             }
-            Decision::Same(glance) => self.devices.learn(&key, *glance),
+            Decision::Same(known) => self.devices.learn(&key, *known),
             Decision::Unchanged | Decision::Stale | Decision::Reject(_) => {}
         }
         decision
@@ -177,8 +179,7 @@ impl Roll {
     fn was_written_by_another_mapping(&mut self, rewrite: impl FnOnce(&mut Value)) {
         let mut state = self.written.clone().expect("a state");
         let Life::Present(rendering) = &mut state.life else { panic!("it is gone") };
-        let known = rendering.known.as_mut().expect("what is written has it");
-        known.fingerprint = Fingerprint(known.fingerprint.0 ^ 1);
+        rendering.known.fingerprint.0 ^= 1;
         let mut device = serde_json::from_str(&rendering.device).unwrap();
         rewrite(&mut device);
         rendering.device = device.to_string().into();
@@ -458,11 +459,26 @@ fn the_same_bytes_observed_later_are_not_looked_at() {
     let mut state = roll.written.clone().unwrap();
     let Life::Present(rendering) = &mut state.life else { panic!("it is gone") };
     rendering.device = "no device at all".into();
+    roll.devices.restore(ID, Some(state.clone()));
+    assert_eq!(roll.sees(200, &running()), "nothing");
+    // By the secret of the process that wrote, and from then on by that of this one.
+    let Life::Present(rendering) = &mut state.life else { panic!("it is gone") };
+    rendering.known.digest = digest_by_another_process(&running());
     roll.devices.restore(ID, Some(state));
-    // By the digest that came with the state, and from then on at a glance.
-    assert_eq!(roll.sees(200, &running()), "nothing, and it is learned");
+    assert_eq!(roll.sees(210, &running()), "nothing, and it is learned");
     assert_eq!(roll.sees(250, &running()), "nothing");
     assert_eq!(roll.sees(300, &with(|instance| instance["New"] = 1.into())), "updated device");
+}
+
+#[test]
+fn the_bytes_that_another_process_mapped_by_other_rules_are_remapped() {
+    let mut roll = Roll::called();
+    roll.was_written_by_another_mapping(|device| device["hostname"] = "old".into());
+    let mut state = roll.state();
+    let Life::Present(rendering) = &mut state.life else { panic!("it is gone") };
+    rendering.known.digest = digest_by_another_process(&running());
+    roll.devices.restore(ID, Some(state));
+    assert_eq!(roll.sees(200, &running()), "remapped device.hostname");
 }
 
 #[test]

@@ -6,11 +6,11 @@ use super::super::decide::{Decision, Rules, decide};
 use super::super::event;
 use super::super::observer::Observer;
 use super::super::port::{Fatal, Output};
-use super::super::state::DeviceState;
+use super::super::state::{DeviceState, Known};
 use super::super::tally::Told;
 use super::{Partition, Settings};
 use crate::profile::encode::Encoder;
-use crate::record::{Glance, RawRecord};
+use crate::record::RawRecord;
 
 /// What follows from one record.
 pub(super) struct Effects {
@@ -26,8 +26,8 @@ pub(super) struct Effects {
 /// What becomes of what is known of the device.
 pub(super) enum Memory {
     Nothing,
-    Put(String, DeviceState, Option<Glance>),
-    Learn(String, Glance),
+    Put(String, DeviceState),
+    Learn(String, Known),
 }
 
 /// What the engine decides with.
@@ -61,7 +61,7 @@ impl Mind {
         let fault = |error: &dyn std::fmt::Display| Fatal(format!("{} cannot be written: {error}", id()));
         let (outputs, memory) = match decision {
             Decision::Unchanged | Decision::Stale => (Vec::new(), Memory::Nothing),
-            Decision::Same(glance) => (Vec::new(), Memory::Learn(id(), glance)),
+            Decision::Same(known) => (Vec::new(), Memory::Learn(id(), known)),
             Decision::Reject(rejection) => {
                 let (offset, kind) = (record.offset, rejection.kind());
                 tracing::warn!(partition = record.partition, offset, kind, "record rejected");
@@ -72,7 +72,7 @@ impl Mind {
                 let event = event::record(record, &mut emission, &self.rules, &self.encoder, &self.settings.raw_topic)
                     .map_err(|error| fault(&error))?;
                 let state = self.changelog.record(record, &emission.state).map_err(|error| fault(&error))?;
-                (vec![event, state], Memory::Put(id(), emission.state, emission.glance))
+                (vec![event, state], Memory::Put(id(), emission.state))
             }
         };
         if !matches!(memory, Memory::Nothing) {

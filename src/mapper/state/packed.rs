@@ -1,8 +1,8 @@
 //! What is known of a device, in as few bytes as can be had: a million of them fit into half a gigabyte.
 //!
 //! The rendered device is compressed with a dictionary, some 970 bytes to 240 in profile `sekoia` where names are random.
-//! In front of it lie the digest and the fingerprint, or what was learned since in their place, so that a record that says
-//! nothing new needs no decompression.
+//! In front of it lies the digest, with the number of what it is made by, so that a record that says nothing new needs no
+//! decompression.
 //! These bytes never leave the process: on the state topic a state is plain Avro.
 
 use std::cell::RefCell;
@@ -12,9 +12,8 @@ use zstd::bulk::{Compressor, Decompressor};
 use zstd::dict::{DecoderDictionary, EncoderDictionary};
 use zstd::zstd_safe;
 
+use super::origins::{Number, Origins};
 use super::{DeviceState, Known, Life, Removal, Rendering};
-use crate::profile::Fingerprint;
-use crate::record::{Digest, Glance};
 
 /// What devices of all profiles have in common. Made by `./dev bench dictionary`.
 static DICTIONARY: &[u8] = include_bytes!("devices.zdict");
@@ -26,10 +25,8 @@ const LEVEL: i32 = 1;
 const PRESENT: u8 = 0;
 const TERMINATED: u8 = 1;
 const ABSENT: u8 = 2;
-/// Present, with a glance in the place of digest and fingerprint.
-const LEARNED: u8 = 3;
-/// Where the numbers of a present device begin: behind the kind, the digest and the fingerprint.
-const NUMBERS: usize = 1 + 16 + 8;
+/// Where the numbers of a present device begin: behind the kind, the digest and what it is made by.
+const NUMBERS: usize = 1 + 16 + size_of::<Number>();
 
 thread_local! {
     // Each takes some hundred kilobytes: one a thread, not one a partition.
@@ -41,7 +38,7 @@ thread_local! {
 pub(super) struct Packed(Box<[u8]>);
 
 impl Packed {
-    pub(super) fn of(state: &DeviceState) -> Self {
+    pub(super) fn of(state: &DeviceState, origins: &mut Origins) -> Self {
         let mut head = Vec::with_capacity(NUMBERS + 32);
         head.push(match &state.life {
             Life::Present(_) => PRESENT,
@@ -49,7 +46,7 @@ impl Packed {
             Life::Gone(Removal::Absent) => ABSENT,
         });
         if let Life::Present(rendering) = &state.life {
-            head.extend(rendering.known.map_or([0; NUMBERS - 1], bytes_of));
+            head.extend(bytes_of(&rendering.known, origins));
         }
         let DeviceState { revision, observed_at, raw_offset, first_seen, last_change, life } = state;
         // The times are close to each other.
@@ -71,45 +68,38 @@ impl Packed {
         }
     }
 
-    pub(super) fn unpack(&self) -> DeviceState {
+    pub(super) fn unpack(&self, origins: &Origins) -> DeviceState {
         let mut rest = self.numbers();
         let mut next = || read_number(&mut rest);
         let (observed_at, revision, raw_offset) = (next(), next(), next());
         let (first_seen, last_change) = (observed_at.wrapping_sub(next()), observed_at.wrapping_sub(next()));
-        let life = match self.0[0] {
-            TERMINATED => Life::Gone(Removal::Terminated),
-            ABSENT => Life::Gone(Removal::Absent),
-            _ => {
+        let life = match self.known(origins) {
+            Some(known) => {
                 let device = CODEC.with_borrow_mut(|codec| codec.decompress(rest));
-                Life::Present(Rendering { known: self.known(), device })
+                Life::Present(Rendering { known, device })
             }
+            None if self.0[0] == TERMINATED => Life::Gone(Removal::Terminated),
+            None => Life::Gone(Removal::Absent),
         };
         DeviceState { revision, observed_at, raw_offset, first_seen, last_change, life }
     }
 
-    /// Raw bytes and rules that render to the device, where it is present and nothing was learned since.
-    pub(super) fn known(&self) -> Option<Known> {
-        let bytes = self.0.get(1..NUMBERS).filter(|_| self.0[0] == PRESENT)?;
-        let (digest, fingerprint) = (bytes.first_chunk()?, bytes.last_chunk()?);
-        Some(Known { digest: Digest(*digest), fingerprint: Fingerprint(i64::from_le_bytes(*fingerprint)) })
+    /// A raw record and rules that render to the device, where it is present.
+    pub(super) fn known(&self, origins: &Origins) -> Option<Known> {
+        let bytes = self.0.get(1..NUMBERS).filter(|_| self.is_present())?;
+        let (hash, number) = (bytes.first_chunk()?, bytes.last_chunk()?);
+        Some(origins.known(Number::from_le_bytes(*number), *hash))
     }
 
-    /// A raw record that renders to the device, where one was learned.
-    pub(super) fn glance(&self) -> Option<Glance> {
-        let bytes = self.0.get(1..NUMBERS).filter(|_| self.0[0] == LEARNED)?;
-        Some(Glance(*bytes.first_chunk()?))
-    }
-
-    /// Notes one, where the device is present.
-    pub(super) fn learn(&mut self, glance: Glance) {
+    /// Notes others, where the device is present.
+    pub(super) fn learn(&mut self, known: Known, origins: &mut Origins) {
         if self.is_present() {
-            self.0[0] = LEARNED;
-            self.0[1..=16].copy_from_slice(&glance.0);
+            self.0[1..NUMBERS].copy_from_slice(&bytes_of(&known, origins));
         }
     }
 
     fn is_present(&self) -> bool {
-        matches!(self.0[0], PRESENT | LEARNED)
+        self.0[0] == PRESENT
     }
 
     /// When it was removed, where it was.
@@ -127,10 +117,10 @@ impl Packed {
     }
 }
 
-fn bytes_of(known: Known) -> [u8; NUMBERS - 1] {
+fn bytes_of(known: &Known, origins: &mut Origins) -> [u8; NUMBERS - 1] {
     let mut bytes = [0; NUMBERS - 1];
-    bytes[..16].copy_from_slice(&known.digest.0);
-    bytes[16..].copy_from_slice(&known.fingerprint.0.to_le_bytes());
+    bytes[..16].copy_from_slice(&known.digest.hash);
+    bytes[16..].copy_from_slice(&origins.number(known).to_le_bytes());
     bytes
 }
 

@@ -94,7 +94,7 @@ mod tests {
             let DeviceState { revision, observed_at, raw_offset, last_change, first_seen, life } = emission.state;
             assert_eq!((revision, observed_at, raw_offset, last_change, first_seen), (2, 1007, 7, 1000, 1000));
             let Life::Present(Rendering { known, .. }) = life else { panic!("gone") };
-            assert_eq!(known.map(|known| known.fingerprint), Some(rules.mapping.fingerprint()));
+            assert_eq!(known.fingerprint, rules.mapping.fingerprint());
         }
     }
 

@@ -187,13 +187,14 @@ mod tests {
     use super::*;
     use crate::mapper::state::{Known as Rendered, Life, Removal, Rendering};
     use crate::profile::Fingerprint;
-    use crate::record::Digest;
+    use crate::record::{Digest, Secret};
 
     const COMMITTED: i64 = 100;
 
     fn present(observed_at: i64, raw_offset: i64) -> DeviceState {
-        let known = Rendered { digest: Digest([0; 16]), fingerprint: Fingerprint(0) };
-        let life = Life::Present(Rendering { known: Some(known), device: "{}".into() });
+        let digest = Digest { secret: Secret([0; 32]), hash: [0; 16] };
+        let known = Rendered { digest, fingerprint: Fingerprint(0) };
+        let life = Life::Present(Rendering { known, device: "{}".into() });
         DeviceState { revision: 1, observed_at, raw_offset, first_seen: 0, last_change: 0, life }
     }
 
