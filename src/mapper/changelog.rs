@@ -49,7 +49,7 @@ struct Written {
     #[serde(with = "apache_avro::serde::fixed")]
     digest: [u8; 16],
     #[serde(with = "apache_avro::serde::fixed")]
-    secret: [u8; 32],
+    digest_key: [u8; 32],
     device: Option<String>,
     removed: Option<Removal>,
 }
@@ -107,7 +107,7 @@ impl Changelog {
             first_seen: state.first_seen,
             last_change: state.last_change,
             digest: known.map_or([0; 16], |known| known.digest.hash),
-            secret: known.map_or([0; 32], |known| known.digest.secret.0),
+            digest_key: known.map_or([0; 32], |known| known.digest.secret.0),
             device,
             removed,
         };
@@ -131,7 +131,7 @@ impl Changelog {
         }
         let life = match (written.device, written.removed) {
             (Some(device), None) => {
-                let digest = Digest { secret: Secret(written.secret), hash: written.digest };
+                let digest = Digest { secret: Secret(written.digest_key), hash: written.digest };
                 let known = Known { digest, fingerprint: Fingerprint(written.fingerprint) };
                 Life::Present(Rendering { known, device: device.into() })
             }
