@@ -1,7 +1,12 @@
 //! Into topics of its own: once more, all of it or a part, and exactly once whatever is killed.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use rollcall::mapper::changelog::Changelog;
+use rollcall::mapper::state::{DeviceState, Life};
+use rollcall::profile::Profile;
+use rollcall::record::{Digest, Secret};
 use serde_json::{Value, json};
 
 use super::{Feed, Replay, id, instance, replay};
@@ -24,6 +29,20 @@ pub fn feed(topics: &TestTopics) -> Feed {
 /// What a reader compares: all but the offset.
 fn contents(records: &[Read]) -> Vec<Read> {
     records.iter().map(|record| Read { offset: 0, timestamp: 0, ..record.clone() }).collect()
+}
+
+/// What states say, but for the digests, which each process keys by itself.
+fn states(topics: &TestTopics, topic: &str) -> BTreeMap<String, DeviceState> {
+    let changelog = Changelog::new(Profile::Sekoia).unwrap();
+    let state = |value: Vec<u8>| {
+        let mut state = changelog.decode(&value).unwrap();
+        if let Life::Present(rendering) = &mut state.life {
+            assert_ne!(rendering.known.digest.hash, [0; 16]);
+            rendering.known.digest = Digest { secret: Secret([0; 32]), hash: [0; 16] };
+        }
+        state
+    };
+    topics.table(topic).into_iter().map(|(id, value)| (id, state(value))).collect()
 }
 
 #[test]
@@ -53,7 +72,7 @@ fn two_replays_of_one_log_are_byte_identical_and_are_what_the_mapper_said() {
     }
     map_all(&topics, &topics.config());
     assert_eq!(contents(&read_committed(&topics.name("a-sekoia-json"))), contents(&topics.read("events")));
-    assert_eq!(topics.table("a-sekoia-json.state"), topics.table("state"));
+    assert_eq!(states(&topics, "a-sekoia-json.state"), states(&topics, "state"));
     assert_eq!(topics.read("dlq").len(), 2, "those of the mapper, and none of the replays");
 }
 
