@@ -6,7 +6,7 @@ use std::time::Duration;
 use rollcall::mapper::changelog::Changelog;
 use rollcall::mapper::state::{DeviceState, Life};
 use rollcall::profile::Profile;
-use rollcall::record::{Digest, Secret};
+use rollcall::record::{AWS_ACCOUNT, AWS_REGION, Digest, Secret};
 use serde_json::{Value, json};
 
 use super::{Feed, Replay, id, instance, replay};
@@ -31,18 +31,24 @@ fn contents(records: &[Read]) -> Vec<Read> {
     records.iter().map(|record| Read { offset: 0, timestamp: 0, ..record.clone() }).collect()
 }
 
-/// What states say, but for the digests, which each process keys by itself.
+/// What states say, their digests by one key: each process has its own. Each is of the raw record that the state names.
 fn states(topics: &TestTopics, topic: &str) -> BTreeMap<String, DeviceState> {
-    let changelog = Changelog::new(Profile::Sekoia).unwrap();
-    let state = |value: Vec<u8>| {
-        let mut state = changelog.decode(&value).unwrap();
+    let (changelog, raw) = (Changelog::new(Profile::Sekoia).unwrap(), topics.read("raw"));
+    let state = |id: &str, value: &[u8]| {
+        let mut state = changelog.decode(value).unwrap();
         if let Life::Present(rendering) = &mut state.life {
-            assert_ne!(rendering.known.digest.hash, [0; 16]);
-            rendering.known.digest = Digest { secret: Secret([0; 32]), hash: [0; 16] };
+            let is_named = |record: &&Read| record.key() == id && record.offset == state.raw_offset;
+            let record = raw.iter().find(is_named).expect("the record that the state names");
+            let digest = |key| {
+                let header = |name| record.header(name);
+                Digest::by(key, record.value.as_deref().unwrap(), header(AWS_ACCOUNT), header(AWS_REGION))
+            };
+            assert_eq!(rendering.known.digest, digest(rendering.known.digest.secret), "{id}");
+            rendering.known.digest = digest(Secret([0; 32]));
         }
         state
     };
-    topics.table(topic).into_iter().map(|(id, value)| (id, state(value))).collect()
+    topics.table(topic).into_iter().map(|(id, value)| (id.clone(), state(&id, &value))).collect()
 }
 
 #[test]
