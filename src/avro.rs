@@ -96,7 +96,7 @@ pub struct SingleObject<T> {
     of: PhantomData<fn(T) -> T>,
 }
 
-impl<T: Serialize + DeserializeOwned> SingleObject<T> {
+impl<T: DeserializeOwned> SingleObject<T> {
     /// Values of `schema`.
     ///
     /// # Errors
@@ -121,11 +121,11 @@ impl<T: Serialize + DeserializeOwned> SingleObject<T> {
         Ok(self)
     }
 
-    /// The bytes of a value.
+    /// The bytes of a value: a `T`, or what is written as one and need not own its parts.
     ///
     /// # Errors
     /// When the value does not fit the schema.
-    pub fn encode(&self, value: &T) -> AvroResult<Vec<u8>> {
+    pub fn encode(&self, value: &impl Serialize) -> AvroResult<Vec<u8>> {
         let mut bytes = Vec::with_capacity(TYPICAL_BYTES);
         bytes.extend_from_slice(&self.header);
         self.writer.write_ser(&mut bytes, value)?;

@@ -37,8 +37,8 @@ pub enum StateError {
 /// `schemas/device-state.avsc`, member for member.
 #[derive(Serialize, Deserialize)]
 #[serde(rename = "DeviceState")]
-struct Written {
-    profile: Cow<'static, str>,
+struct Written<'a> {
+    profile: Cow<'a, str>,
     mapping_version: i32,
     fingerprint: i64,
     revision: i64,
@@ -50,14 +50,14 @@ struct Written {
     digest: [u8; 16],
     #[serde(with = "apache_avro::serde::fixed")]
     digest_key: [u8; 32],
-    device: Option<String>,
+    device: Option<Cow<'a, str>>,
     removed: Option<Removal>,
 }
 
 /// Reads and writes device states of one profile.
 pub struct Changelog {
     profile: Profile,
-    format: SingleObject<Written>,
+    format: SingleObject<Written<'static>>,
 }
 
 impl Changelog {
@@ -94,7 +94,7 @@ impl Changelog {
     /// None that a state can cause.
     pub fn encode(&self, state: &DeviceState) -> Result<Vec<u8>, apache_avro::Error> {
         let (known, device, removed) = match &state.life {
-            Life::Present(rendering) => (Some(rendering.known), Some(String::from(&*rendering.device)), None),
+            Life::Present(rendering) => (Some(rendering.known), Some(Cow::Borrowed(&*rendering.device)), None),
             Life::Gone(removal) => (None, None, Some(*removal)),
         };
         let written = Written {
@@ -133,7 +133,7 @@ impl Changelog {
             (Some(device), None) => {
                 let digest = Digest { secret: Secret(written.digest_key), hash: written.digest };
                 let known = Known { digest, fingerprint: Fingerprint(written.fingerprint) };
-                Life::Present(Rendering { known, device: device.into() })
+                Life::Present(Rendering { known, device: device.into_owned().into() })
             }
             (None, Some(removal)) => Life::Gone(removal),
             _ => return Err(DecodeError::Damaged("neither present nor gone".to_owned()).into()),
