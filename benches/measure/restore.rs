@@ -143,7 +143,7 @@ impl Writer {
             raw_offset: (self.bytes / 1000) as i64,
             first_seen: observed_at - 86_400_000,
             last_change: observed_at,
-            life: Life::Present(Rendering { known, device: device.into() }),
+            life: Life::Present(Rendering { known, device }),
         };
         let value = self.changelog.encode(&state).expect("a state fits the schema");
         let partition = partition_for(sample.id.as_bytes(), PARTITIONS);

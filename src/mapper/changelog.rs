@@ -133,7 +133,7 @@ impl Changelog {
             (Some(device), None) => {
                 let digest = Digest { secret: Secret(written.digest_key), hash: written.digest };
                 let known = Known { digest, fingerprint: Fingerprint(written.fingerprint) };
-                Life::Present(Rendering { known, device: device.into_owned().into() })
+                Life::Present(Rendering { known, device: device.into_owned() })
             }
             (None, Some(removal)) => Life::Gone(removal),
             _ => return Err(DecodeError::Damaged("neither present nor gone".to_owned()).into()),
@@ -232,8 +232,7 @@ mod tests {
         let known = (any::<[u8; 32]>(), any::<[u8; 16]>(), any::<i64>()).prop_map(|(secret, hash, fingerprint)| {
             Known { digest: Digest { secret: Secret(secret), hash }, fingerprint: Fingerprint(fingerprint) }
         });
-        let present = (known, any::<String>())
-            .prop_map(|(known, device)| Life::Present(Rendering { known, device: device.into() }));
+        let present = (known, any::<String>()).prop_map(|(known, device)| Life::Present(Rendering { known, device }));
         prop_oneof![present, Just(Life::Gone(Removal::Absent)), Just(Life::Gone(Removal::Terminated))]
     }
 

@@ -197,7 +197,7 @@ fn seen(
             }
         },
     };
-    let life = Life::Present(Rendering { known, device: json.into() });
+    let life = Life::Present(Rendering { known, device: json });
     Decision::Emit(Box::new(Emission {
         change,
         fields,

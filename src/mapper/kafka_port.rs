@@ -189,15 +189,14 @@ pub fn raw_record<'a>(message: &'a BorrowedMessage<'_>) -> RawRecord<'a> {
         timestamp_ms: message.timestamp().to_millis().unwrap_or_default(),
         key: message.key(),
         value: message.payload(),
-        headers: message
-            .headers()
-            .map(|headers| (0..headers.count()).filter_map(|index| header(headers, index)).collect())
-            .unwrap_or_default(),
+        headers: message.headers().map(headers).unwrap_or_default(),
     }
 }
 
-/// `None` for a header whose name is not UTF-8: the client panics on it, and one record must not stop the mapper.
-fn header(headers: &BorrowedHeaders, index: usize) -> Option<(&str, Option<&[u8]>)> {
-    let header = std::panic::catch_unwind(AssertUnwindSafe(|| headers.get(index))).ok()?;
-    Some((header.key, header.value))
+/// Without those whose name is not UTF-8: the client panics on it, and one record must not stop the mapper.
+fn headers(all: &BorrowedHeaders) -> Vec<(&str, Option<&[u8]>)> {
+    let mut headers = Vec::with_capacity(all.count());
+    let readable = |index| std::panic::catch_unwind(AssertUnwindSafe(|| all.get(index))).ok();
+    headers.extend((0..all.count()).filter_map(readable).map(|header| (header.key, header.value)));
+    headers
 }

@@ -48,7 +48,7 @@ pub struct Rendering {
     /// A raw record and rules that render to it.
     pub known: Known,
     /// Canonical JSON.
-    pub device: Box<str>,
+    pub device: String,
 }
 
 /// Raw bytes and rules that together render to the device in the state.

@@ -203,7 +203,8 @@ impl Device {
             type_id: 1,
             vendor_name: "Amazon Web Services".to_owned(),
             ip: text(
-                instance.public_ip_address.text().or(instance.private_ip_address.text()).or(instance.first_ipv6()),
+                (instance.public_ip_address.text().or(instance.private_ip_address.text()))
+                    .or_else(|| instance.first_ipv6()),
             ),
             model: text(instance.instance_type.text()),
             image_id: text(image),

@@ -1,5 +1,7 @@
 //! What follows from one record, without a word to Kafka.
 
+use compact_str::CompactString;
+
 use super::super::changelog::Changelog;
 use super::super::dead_letter::dead_letter;
 use super::super::decide::{Decision, Rules, decide};
@@ -26,8 +28,8 @@ pub(super) struct Effects {
 /// What becomes of what is known of the device.
 pub(super) enum Memory {
     Nothing,
-    Put(String, DeviceState),
-    Learn(String, Known),
+    Put(CompactString, DeviceState),
+    Learn(CompactString, Known),
 }
 
 /// What the engine decides with.
@@ -57,7 +59,7 @@ impl Mind {
         let told = Told::of(&decision, unreadable).shown_as(shown);
         partition.reading.mapped(record.timestamp_ms);
         let tripped = partition.breaker.note(matches!(decision, Decision::Reject(_)), self.settings.breaker);
-        let id = || record.key.map(|key| String::from_utf8_lossy(key).into_owned()).unwrap_or_default();
+        let id = || record.key.map(CompactString::from_utf8_lossy).unwrap_or_default();
         let fault = |error: &dyn std::fmt::Display| Fatal(format!("{} cannot be written: {error}", id()));
         let (outputs, memory) = match decision {
             Decision::Unchanged | Decision::Stale => (Vec::new(), Memory::Nothing),
@@ -75,10 +77,15 @@ impl Mind {
                 (vec![event, state], Memory::Put(id(), emission.state))
             }
         };
-        if !matches!(memory, Memory::Nothing) {
+        let observed_at = match &memory {
+            Memory::Nothing => None,
+            Memory::Put(_, state) => Some(state.observed_at),
+            Memory::Learn(..) => Some(record.observed_at_ms()),
+        };
+        if let Some(later) = observed_at.filter(|at| *at > partition.record_time) {
             // A clock that runs ahead must not make removed devices forgotten.
             let now = chrono::Utc::now().timestamp_millis();
-            partition.record_time = partition.record_time.max(record.observed_at_ms().min(now));
+            partition.record_time = partition.record_time.max(later.min(now));
         }
         Ok(Effects { next: record.offset + 1, outputs, memory, told, tripped })
     }

@@ -6,6 +6,7 @@
 //! These bytes never leave the process: on the state topic a state is plain Avro.
 
 use std::cell::RefCell;
+use std::io::Cursor;
 use std::sync::LazyLock;
 
 use zstd::bulk::{Compressor, Decompressor};
@@ -39,33 +40,33 @@ pub(super) struct Packed(Box<[u8]>);
 
 impl Packed {
     pub(super) fn of(state: &DeviceState, origins: &mut Origins) -> Self {
-        let mut head = Vec::with_capacity(NUMBERS + 32);
-        head.push(match &state.life {
-            Life::Present(_) => PRESENT,
-            Life::Gone(Removal::Terminated) => TERMINATED,
-            Life::Gone(Removal::Absent) => ABSENT,
-        });
-        if let Life::Present(rendering) = &state.life {
-            head.extend(bytes_of(&rendering.known, origins));
-        }
         let DeviceState { revision, observed_at, raw_offset, first_seen, last_change, life } = state;
-        // The times are close to each other.
-        for number in [
-            *observed_at,
-            *revision,
-            *raw_offset,
-            observed_at.wrapping_sub(*first_seen),
-            observed_at.wrapping_sub(*last_change),
-        ] {
-            write_number(&mut head, number);
-        }
-        match life {
-            Life::Gone(_) => Self(head.into()),
-            Life::Present(rendering) => CODEC.with_borrow_mut(|codec| {
-                let frame = codec.compress(rendering.device.as_bytes());
-                Self([&head, frame].concat().into())
-            }),
-        }
+        CODEC.with_borrow_mut(|codec| {
+            let bytes = &mut codec.buffer;
+            bytes.clear();
+            bytes.push(match life {
+                Life::Present(_) => PRESENT,
+                Life::Gone(Removal::Terminated) => TERMINATED,
+                Life::Gone(Removal::Absent) => ABSENT,
+            });
+            if let Life::Present(rendering) = life {
+                bytes.extend(bytes_of(&rendering.known, origins));
+            }
+            // The times are close to each other.
+            for number in [
+                *observed_at,
+                *revision,
+                *raw_offset,
+                observed_at.wrapping_sub(*first_seen),
+                observed_at.wrapping_sub(*last_change),
+            ] {
+                write_number(bytes, number);
+            }
+            if let Life::Present(rendering) = life {
+                codec.compress(rendering.device.as_bytes());
+            }
+            Self(codec.buffer.as_slice().into())
+        })
     }
 
     pub(super) fn unpack(&self, origins: &Origins) -> DeviceState {
@@ -151,6 +152,7 @@ fn read_number(bytes: &mut &[u8]) -> i64 {
 struct Codec {
     compressor: Compressor<'static>,
     decompressor: Decompressor<'static>,
+    /// Of what is being packed.
     buffer: Vec<u8>,
 }
 
@@ -164,19 +166,20 @@ impl Codec {
         Self { compressor, decompressor, buffer: Vec::new() }
     }
 
-    /// Valid until the next call.
-    fn compress(&mut self, device: &[u8]) -> &[u8] {
-        self.buffer.clear();
+    /// Behind what is in the buffer.
+    fn compress(&mut self, device: &[u8]) {
+        let end = self.buffer.len();
         self.buffer.reserve(zstd_safe::compress_bound(device.len()));
-        self.compressor.compress_to_buffer(device, &mut self.buffer).expect("the buffer is large enough");
-        &self.buffer
+        let mut behind = Cursor::new(&mut self.buffer);
+        behind.set_position(end as u64);
+        self.compressor.compress_to_buffer(device, &mut behind).expect("the buffer is large enough");
     }
 
-    fn decompress(&mut self, frame: &[u8]) -> Box<str> {
+    fn decompress(&mut self, frame: &[u8]) -> String {
         let size = zstd_safe::get_frame_content_size(frame).ok().flatten().unwrap_or_default();
         let device = self.decompressor.decompress(frame, size as usize).ok();
         let device = device.and_then(|device| String::from_utf8(device).ok());
-        device.expect("what was packed in this process can be unpacked").into()
+        device.expect("what was packed in this process can be unpacked")
     }
 }
 
@@ -197,7 +200,11 @@ mod tests {
                 let reading = mapping.read(&instance).unwrap();
                 let id = reading.instance_id.text().unwrap();
                 let device = mapping.render(id, &reading, Scope::default()).to_json().unwrap();
-                with += CODEC.with_borrow_mut(|codec| codec.compress(device.as_bytes()).len());
+                with += CODEC.with_borrow_mut(|codec| {
+                    codec.buffer.clear();
+                    codec.compress(device.as_bytes());
+                    codec.buffer.len()
+                });
                 without += zstd::bulk::compress(device.as_bytes(), LEVEL).unwrap().len();
             }
             assert!(with * 5 < without * 3, "{profile:?}: {with} of {without}; ./dev bench dictionary makes a new one");
