@@ -182,7 +182,7 @@ impl Roll {
         rendering.known.fingerprint.0 ^= 1;
         let mut device = serde_json::from_str(&rendering.device).unwrap();
         rewrite(&mut device);
-        rendering.device = device.to_string().into();
+        rendering.device = device.to_string();
         self.devices.restore(ID, Some(state));
     }
 }

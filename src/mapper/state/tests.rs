@@ -179,7 +179,7 @@ fn any_state_comes_out_as_it_went_in() {
             Life::Gone(Removal::Absent),
             Life::Gone(Removal::Terminated),
             Life::Present(Rendering { known: known(9), device: "".into() }),
-            Life::Present(Rendering { known: known(9), device: "{\"name\":\"\u{1F4A5}\"}".repeat(2000).into() }),
+            Life::Present(Rendering { known: known(9), device: "{\"name\":\"\u{1F4A5}\"}".repeat(2000) }),
         ] {
             let [observed_at, first_seen, last_change, revision, raw_offset] =
                 [number, -7, number / 2, !number, number];
