@@ -226,7 +226,7 @@ fn after_an_upgrade_the_next_sweep_remaps_the_devices_that_come_out_otherwise_an
             if otherwise.contains(&id) {
                 let device = rendering.device.replace("\"eu-west-1a\"", "\"eu-west-1\"");
                 assert_ne!(*device, *rendering.device);
-                rendering.device = device.into();
+                rendering.device = device;
             }
         }
         pipeline.writes_state(&id, &by_version(&changelog.encode(&state).unwrap(), MAPPING_VERSION as u8 - 1));
