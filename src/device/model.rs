@@ -22,10 +22,15 @@ macro_rules! objects {
             fn from_map<D: $crate::device::lenient::Depth, A: serde::de::MapAccess<'de>>(
                 mut map: A,
             ) -> Result<Member<Self>, A::Error> {
+                // By their lengths first: names alone are compared with one after the other.
+                #[allow(non_upper_case_globals)]
+                mod length {
+                    $(pub const $member: usize = $wire.len();)*
+                }
                 let mut object = Self::default();
                 while let Some(name) = map.next_key_seed($crate::device::lenient::Name)? {
-                    match &*name {
-                        $($wire $(if D::$depth)? => {
+                    match (name.len(), &*name) {
+                        $((length::$member, $wire) $(if D::$depth)? => {
                             object.$member = map.next_value_seed($crate::device::lenient::Read::<D, _>::default())?;
                         })*
                         _ => {

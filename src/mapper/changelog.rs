@@ -7,11 +7,11 @@ use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use apache_avro::Schema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::port::{Destination, Output};
 use super::state::{DeviceState, Known, Life, Removal, Rendering};
-use crate::avro::{DecodeError, SingleObject, embedded};
+use crate::avro::{DecodeError, SingleObject, by_place_and_back, embedded};
 use crate::profile::{Fingerprint, MAPPING_VERSION, Profile};
 use crate::record::{Digest, RawRecord, Secret};
 
@@ -36,7 +36,7 @@ pub enum StateError {
 
 /// `schemas/device-state.avsc`, member for member.
 #[derive(Serialize, Deserialize)]
-#[serde(rename = "DeviceState")]
+#[serde(rename = "DeviceState", remote = "Self")]
 struct Written<'a> {
     profile: Cow<'a, str>,
     mapping_version: i32,
@@ -52,6 +52,20 @@ struct Written<'a> {
     digest_key: [u8; 32],
     device: Option<Cow<'a, str>>,
     removed: Option<Removal>,
+}
+
+by_place_and_back!(Written<'_> {
+    profile, mapping_version, fingerprint, revision, observed_at, raw_offset, first_seen, last_change, digest as Fixed,
+    digest_key as Fixed, device, removed,
+});
+
+/// Bytes of a fixed number, by place.
+struct Fixed<'a, const N: usize>(&'a [u8; N]);
+
+impl<const N: usize> Serialize for Fixed<'_, N> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        apache_avro::serde::fixed::serialize(self.0, serializer)
+    }
 }
 
 /// Reads and writes device states of one profile.
