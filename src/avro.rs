@@ -93,10 +93,11 @@ pub struct SingleObject<T> {
     writer: GenericDatumWriter<'static>,
     /// By the fingerprint of the schema that wrote.
     readers: BTreeMap<[u8; 8], GenericDatumReader<'static>>,
-    of: PhantomData<fn(T) -> T>,
+    /// Covariant: a `T` that borrows is written by what reads one that owns.
+    of: PhantomData<fn() -> T>,
 }
 
-impl<T: DeserializeOwned> SingleObject<T> {
+impl<T: Serialize + DeserializeOwned> SingleObject<T> {
     /// Values of `schema`.
     ///
     /// # Errors
@@ -121,11 +122,11 @@ impl<T: DeserializeOwned> SingleObject<T> {
         Ok(self)
     }
 
-    /// The bytes of a value: a `T`, or what is written as one and need not own its parts.
+    /// The bytes of a value.
     ///
     /// # Errors
     /// When the value does not fit the schema.
-    pub fn encode(&self, value: &impl Serialize) -> AvroResult<Vec<u8>> {
+    pub fn encode(&self, value: &T) -> AvroResult<Vec<u8>> {
         let mut bytes = Vec::with_capacity(TYPICAL_BYTES);
         bytes.extend_from_slice(&self.header);
         self.writer.write_ser(&mut bytes, value)?;

@@ -305,7 +305,7 @@ impl Record {
         let fits = "a record fits its embedded schema";
         match self {
             Self::Head(head) => head.as_ref().map(|head| FORMATS.head.encode(head).expect(fits)),
-            Self::Entry(_, entry) => entry.map(|entry| FORMATS.entry.encode(&WrittenEntry::from(entry)).expect(fits)),
+            Self::Entry(_, entry) => entry.map(|entry| FORMATS.entry.encode(&entry.into()).expect(fits)),
             Self::Acceptance(acceptance) => {
                 acceptance.as_ref().map(|acceptance| FORMATS.acceptance.encode(acceptance).expect(fits))
             }
