@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, SecondsFormat, Utc};
 use rollcall::mapper::bounds::Bounds;
 use rollcall::mapper::budget::Budget;
 use rollcall::mapper::changelog::Changelog;
@@ -27,7 +28,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use judge::{BROKEN, judge};
-use kafka::{Kafka, Member, Raw};
+use kafka::{Kafka, Member, Raw, Topic};
 use port::{POLL, Planted, SimulatedPort, World};
 
 const PARTITIONS: i32 = 3;
@@ -38,6 +39,8 @@ const PROCESSES: usize = 3;
 /// Of a transaction.
 const BOUNDS: Bounds =
     Bounds { age: Duration::from_millis(20), most_age: Duration::from_millis(50), records: 4, bytes: 1 << 20 };
+/// How long a removed device is remembered.
+const GONE_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Turns after which a run must have come to its end.
 const PATIENCE: usize = 20_000;
 
@@ -93,7 +96,7 @@ impl Run {
         let settings = Settings {
             raw_topic: "raw".to_owned(),
             bounds: self.bounds,
-            gone_retention: Duration::from_secs(7 * 24 * 3600),
+            gone_retention: GONE_RETENTION,
             breaker: BreakerLimits { streak: 0 },
             budget: Budget::new(usize::MAX),
             tombstones_kept: None,
@@ -273,14 +276,20 @@ fn whatever_happens_between_two_steps_each_change_is_told_once_and_in_order() {
     }
 }
 
-/// Where one process commits in a partition of these records and after how long, without trouble.
-fn commits(bounds: Bounds, keys: &[String]) -> Vec<(i64, Duration)> {
+/// One process without trouble, which is to map these records of partition 0.
+fn alone(bounds: Bounds, records: impl IntoIterator<Item = Raw>) -> Run {
     let mut run = Run::new(0, None, &metrics());
     run.bounds = bounds;
     run.world.borrow_mut().trouble = 0;
-    let raw = |key: &String| Raw { value: Some(instance(key, 0)), key: key.clone(), observed_at: observed_at(0) };
-    run.world.borrow_mut().kafka.raw[0] = keys.iter().map(|key| Some(raw(key))).collect();
+    run.world.borrow_mut().kafka.raw[0] = records.into_iter().map(Some).collect();
     run.start(0);
+    run
+}
+
+/// Where one process commits in a partition of these records and after how long, without trouble.
+fn commits(bounds: Bounds, keys: &[String]) -> Vec<(i64, Duration)> {
+    let raw = |key: &String| Raw { value: Some(instance(key, 0)), key: key.clone(), observed_at: observed_at(0) };
+    let mut run = alone(bounds, keys.iter().map(raw));
     let (mut commits, mut last, mut since) = (Vec::new(), 0, run.world.borrow().now);
     while last < keys.len() as i64 {
         run.turn(0);
@@ -318,6 +327,37 @@ fn a_transaction_ends_by_the_bytes_that_it_writes_not_by_those_that_it_reads() {
     let offsets = |bounds| Vec::from_iter(commits(bounds, &records).into_iter().map(|(offset, _)| offset));
     assert_eq!(offsets(bounds), [1, 5]);
     assert_eq!(offsets(Bounds { bytes: usize::MAX, ..bounds }), [5]);
+}
+
+/// Whether a device that was removed at `removed` is forgotten when another one is seen at `later`.
+fn is_forgotten(removed: DateTime<Utc>, later: DateTime<Utc>) -> bool {
+    let [gone, other] = [0, 1].map(|index| keys().nth(index).unwrap());
+    let raw = |key: &String, is_there: bool, at: DateTime<Utc>| Raw {
+        key: key.clone(),
+        value: is_there.then(|| instance(key, 0)),
+        observed_at: at.to_rfc3339_opts(SecondsFormat::Millis, true),
+    };
+    let history = [raw(&gone, true, removed), raw(&gone, false, removed), raw(&other, true, later)];
+    let mut run = alone(BOUNDS, history);
+    for _ in 0..PATIENCE {
+        run.turn(0);
+        let world = &mut *run.world.borrow_mut();
+        while world.kafka.settle_something(&mut world.random) {}
+        if world.kafka.committed(0) == Ok(Some(3)) {
+            let states = &world.kafka.logs[&(Topic::State, 0)];
+            return states.committed().any(|state| state.key == gone && state.value.is_none());
+        }
+    }
+    panic!("the records were never committed");
+}
+
+#[test]
+fn a_removed_device_is_forgotten_after_its_time_but_not_because_a_clock_runs_ahead() {
+    let long_ago: DateTime<Utc> = "2026-01-01T00:00:00Z".parse().unwrap();
+    assert!(!is_forgotten(long_ago, long_ago + GONE_RETENTION));
+    assert!(is_forgotten(long_ago, long_ago + GONE_RETENTION + Duration::from_millis(1)));
+    let just_now = Utc::now() - Duration::from_secs(3600);
+    assert!(!is_forgotten(just_now, "2090-01-01T00:00:00Z".parse().unwrap()));
 }
 
 #[test]
